@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import polars as pl
 
+from heap_assets.identity.decisions import Decision
 from heap_assets.identity.extract import MappedColumn
 from heap_assets.identity.normalise import suppressed_values
 from heap_assets.identity.rules import Rules, RulesError, SourceTable
@@ -118,16 +120,18 @@ KINDS: Final = ("merged", "split", "moved", "renamed", "created", "removed")
 _KEY: Final = ("identifier_type", "identifier")
 
 
-def changes(before: pl.LazyFrame | None, after: pl.LazyFrame) -> pl.LazyFrame:
+def changes(before: pl.LazyFrame | None, after: pl.LazyFrame, decisions: Sequence[Decision] = ()) -> pl.LazyFrame:
     """Compare two graphs: one row per pair of profiles that share identifiers and are not simply unchanged.
 
-    `before`, `after`: shape of identity/graph; no `before` is an empty one.
+    `before`, `after`: shape of identity/graph; no `before` is an empty one. `decisions`: those of the later day.
 
     Returns old_profile_id, new_profile_id, kind: String; identifiers: Int64 (how many the pair has in common, or how
     many the profile created or removed has). `renamed`: one old is one new, under another id. `merged`: all of the old
     is in a new one that has more. `split`: the new one is a part of the old. `moved`: both at once. A profile that
     merged or split under the id it had is listed too (old equals new). `created` has no old id, `removed` no new one:
-    none of its identifiers was, or is, in a profile. Rows are sorted by both ids.
+    none of its identifiers was, or is, in a profile. `decision`: String, the id of the decision behind it (the smallest
+    of several): a `same` whose identifiers were on several profiles and are on one, an `apart` of which it is the other
+    way round, a `nobody` whose value was on the profile. Rows are sorted by both ids.
 
     Notes
     -----
@@ -171,7 +175,43 @@ def changes(before: pl.LazyFrame | None, after: pl.LazyFrame) -> pl.LazyFrame:
     return (
         degrees.with_columns(kind=kind)
         .filter(pl.col("kind").is_not_null())
-        .select(pl.col("old").alias("old_profile_id"), pl.col("new").alias("new_profile_id"), "kind", "identifiers")
+        .join(_decided(before, after, decisions), on=["old", "new"], how="left", nulls_equal=True)
+        .select(
+            pl.col("old").alias("old_profile_id"),
+            pl.col("new").alias("new_profile_id"),
+            "kind",
+            "identifiers",
+            "decision",
+        )
         .sort("old_profile_id", "new_profile_id", nulls_last=True)
         .select(pl.col(name).cast(dtype) for name, dtype in CHANGES.items())
+    )
+
+
+def _decided(before: pl.LazyFrame, after: pl.LazyFrame, decisions: Sequence[Decision]) -> pl.LazyFrame:
+    """Return old, new, decision: pairs of profiles that a decision joined or parted."""
+    rows = [(one.id, one.kind, *pair) for one in decisions for pair in one.identifiers if one.kind != "confirmed"]
+    schema = {"decision": pl.String, "by": pl.String, **dict.fromkeys(_KEY, pl.String)}
+    if not rows:
+        return pl.LazyFrame(schema={"old": pl.String, "new": pl.String, "decision": pl.String})
+    named = pl.LazyFrame(rows, schema=schema, orient="row")
+    owned = named
+    for graph, name in ((before, "old"), (after, "new")):
+        owned = owned.join(graph.select(*_KEY, pl.col("profile_id").alias(name)), on=list(_KEY), how="left")
+    old, new = (pl.col(name).drop_nulls().n_unique().over("decision") for name in ("old", "new"))
+    is_joined = (pl.col("by") == "same") & (old > 1) & (new == 1)
+    is_parted = (pl.col("by") == "apart") & (old == 1) & (new > 1)
+    settled = owned.filter(is_joined | is_parted).filter(pl.col("old").is_not_null()).select("old", "new", "decision")
+    # a value of nobody is on no profile any more: what became of its old one is in all pairs that have it
+    left = owned.filter((pl.col("by") == "nobody") & pl.col("old").is_not_null() & pl.col("new").is_null())
+    successors = (
+        before.join(after, on=list(_KEY), suffix="_new")
+        .select(pl.col("profile_id").alias("old"), pl.col("profile_id_new").alias("new"))
+        .unique()
+        .join(left.select("old", "decision").unique(), on="old")
+    )
+    return (
+        pl.concat([settled, successors.select("old", "new", "decision")])
+        .group_by("old", "new")
+        .agg(pl.col("decision").min())
     )

@@ -41,8 +41,11 @@ SHARED: Final = pl.Schema(
 )
 
 CHANGES: Final = pl.Schema(
-    {"old_profile_id": pl.String, "new_profile_id": pl.String, "kind": pl.String, "identifiers": pl.Int64}
-)
+    {
+        "old_profile_id": pl.String, "new_profile_id": pl.String, "kind": pl.String, "identifiers": pl.Int64,
+        "decision": pl.String,
+    }
+)  # fmt: skip
 
 REFUSED: Final = pl.Schema({"column": pl.String, "identifier_type": pl.String, "reason": pl.String, "rows": pl.Int64})
 

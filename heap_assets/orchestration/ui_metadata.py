@@ -100,6 +100,7 @@ _COLUMNS: Mapping[str, Mapping[str, ColumnDoc]] = {
         "new_profile_id": ColumnDoc("Profile of the day; empty if it is gone."),
         "kind": ColumnDoc("merged, split, moved, renamed, created or removed."),
         "identifiers": ColumnDoc("Identifiers that both have."),
+        "decision": ColumnDoc("The decision of a person behind it; empty if there is none."),
     },
     PROFILES: {
         "profile_id": ColumnDoc("The person: 128 bits of SHA-256 over the strongest, earliest identifier."),

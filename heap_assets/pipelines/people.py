@@ -58,7 +58,9 @@ def resolved_tables(project: Project, day_inputs: IdentityInputs) -> dict[str, B
         CONFLICTS: BuiltTable(resolution.conflicts, inputs, notes),
         SHARED: BuiltTable(resolution.shared, inputs, notes),
         CHANGES: BuiltTable(
-            changes(previous_graph, resolution.graph), Inputs({**inputs.versions, **previous_version}), notes
+            changes(previous_graph, resolution.graph, project.rules_of_days.on(day).decisions),
+            Inputs({**inputs.versions, **previous_version}),
+            notes,
         ),
     }
 

@@ -17,6 +17,7 @@ from heap_assets.quality import (
     WarehouseKeys,
     blocking_checks,
     checks_for_audiences,
+    checks_for_decisions,
     checks_for_dumps,
     checks_for_event_table,
     checks_for_identity,
@@ -88,13 +89,14 @@ def dump_checks(project: Project) -> list[Check]:
 def identity_checks(project: Project) -> list[Check]:
     """Return the checks of `identity/*`."""
     rules = project.rules
-    return checks_for_identity(
+    judged = checks_for_identity(
         limits={rule.type: rule.max_per_profile for rule in rules.identifiers if rule.max_per_profile is not None},
         heap_types=[t for t in rules.types if t in _HEAP_TYPES],
         other_types=[t for t in rules.types if t not in _HEAP_TYPES],
         unique_types=_unique_types(rules),
         thresholds=thresholds(project),
     )
+    return [*judged, *checks_for_decisions(project.rules_of_days.decisions)]
 
 
 def profile_checks(project: Project) -> list[Check]:

@@ -1,6 +1,7 @@
 """Data quality: checks as data, the rules of each subject, stored results and the thresholds."""
 
 from heap_assets.quality.audiences import checks_for_audiences
+from heap_assets.quality.decisions import checks_for_decisions
 from heap_assets.quality.dumps import (
     CATALOGUE,
     QUOTA,
@@ -60,6 +61,7 @@ __all__ = [
     "blocking_checks",
     "catalogue_result",
     "checks_for_audiences",
+    "checks_for_decisions",
     "checks_for_dumps",
     "checks_for_event_table",
     "checks_for_identity",

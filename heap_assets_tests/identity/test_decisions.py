@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from heap_assets.identity import Advanced, Decision, DecisionError, Rules, Timeline, read_decisions, resolve
+from heap_assets.identity import Advanced, Decision, DecisionError, Rules, Timeline, changes, read_decisions, resolve
 from heap_assets.identity.decisions import Pair, check_decisions
 from heap_assets.identity.engine import ENGINES, EngineName
 from heap_assets.identity.engine.native import engine as native
 from heap_assets.identity.engine.native.engine import as_resolution
 from heap_assets.identity.engine.native.tables import resolved
 from heap_assets.identity.engine.reference import Row
+from heap_assets.quality.decisions import decisions_hold
 from heap_assets.storage import Store
 from heap_assets_tests.identity.builders import TYPES, Book, books, identifiers, links_frame, rows, rules_of
 from heap_assets_tests.identity.test_timeline import RULES, Step, company, day, known_on, steps, tables
@@ -248,3 +249,37 @@ def test_the_version_of_the_rules_knows_decisions() -> None:
     assert RULES.rules_digest == joined.rules_digest
     assert RULES.on(date(2026, 1, 1) + timedelta(days=1)) is RULES
     assert isinstance(RULES, Rules)
+
+
+class TestWhatFollows:
+    """Changes name the decision behind them, and a check names what is broken or idle."""
+
+    def graph(self, tmp_path: Path, *settled: Decision, number: int = 1) -> pl.LazyFrame:
+        rules = replace(RULES, decisions=settled)
+        history = company(30, 2)
+        return Timeline(Store(str(tmp_path)), rules).advance(day(number), known_on(history, number)).resolution.graph
+
+    SAME = Decision("same", (("heap_identity", "L1"), ("heap_identity", "L2")), id="1")
+    APART = Decision("apart", (("heap_identity", "L1"), ("email", "p1@x.io")), id="2")
+    EXCLUDED = Decision("nobody", (("email", "p4@x.io"),), id="3")
+
+    @pytest.mark.parametrize("decision", [SAME, APART, EXCLUDED], ids=lambda one: one.kind)
+    def test_changes(self, tmp_path: Path, decision: Decision) -> None:
+        before, after = self.graph(tmp_path).collect().lazy(), self.graph(tmp_path, decision).collect().lazy()
+        table = changes(before, after, [decision]).collect()
+        expected = {"same": {"merged"}, "apart": {"split"}, "nobody": {"split"}}[decision.kind]
+        assert {*table.filter(pl.col("decision") == decision.id)["kind"]} == expected
+        assert changes(before, after).collect()["decision"].null_count() == table.height
+        assert changes(after, after, [decision]).collect().is_empty()
+
+    def test_the_check(self, tmp_path: Path) -> None:
+        idle = Decision("same", (("email", "left@x.io"), ("email", "long@x.io")), id="4")
+        ended = replace(idle, id="5", until=day(0))
+        settled = [self.SAME, self.APART, idle, ended, self.EXCLUDED]
+        graph = self.graph(tmp_path, *settled)
+        result = decisions_hold(graph, settled, day(1))
+        assert result.offenders is not None
+        assert result.offenders.rows() == [("4", "same", "touches nothing")]
+        assert result.numbers == {"decisions": 3, "broken": 0, "touch_nothing": 1}
+        broken = decisions_hold(self.graph(tmp_path), [self.SAME, self.APART], day(1))
+        assert broken.numbers["broken"] == 2

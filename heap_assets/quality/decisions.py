@@ -1,0 +1,74 @@
+"""Decisions of people: those that the data broke, and those that touch nothing any more; the rule and its check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Final
+
+import polars as pl
+
+from heap_assets.identity import Decision
+from heap_assets.quality.engine import Check
+from heap_assets.quality.results import SAMPLE_ROWS, CheckResult, Severity
+from heap_assets.tables import GRAPH
+
+_KEY: Final = ("identifier_type", "identifier")
+_LEAST: Final = {"same": 2, "apart": 2, "confirmed": 1}
+"""How many of a decision's identifiers the data must name; the values of `nobody` are in no graph."""
+
+
+def decisions_hold(graph: pl.LazyFrame, decisions: Sequence[Decision], day: date) -> CheckResult:
+    """Check that every decision of a day is followed by its graph, and is about identifiers that the data names.
+
+    `graph`: identity/graph. An identifier without dates is named by nothing but a decision.
+
+    A `same` is broken if its identifiers are on several profiles: an `apart`, or the removal of links, is between them.
+    """
+    held = [decision for decision in decisions if decision.holds_on(day) and decision.kind in _LEAST]
+    rows = [(at, *pair) for at, decision in enumerate(held) for pair in decision.identifiers]
+    named = pl.LazyFrame(rows, schema={"at": pl.Int64, **dict.fromkeys(_KEY, pl.String)}, orient="row")
+    in_data = pl.col("first_seen").is_not_null() | pl.col("last_seen").is_not_null()
+    counts = (
+        named.join(graph.select(*_KEY, "profile_id", in_data=in_data), on=list(_KEY), how="left")
+        .group_by("at")
+        .agg(
+            pl.col("profile_id").drop_nulls().n_unique().alias("profiles"),
+            pl.col("profile_id").count().alias("owned"),
+            pl.col("in_data").fill_null(value=False).sum(),
+        )
+        .sort("at")
+        .collect()
+    )
+    failed = []
+    for at, profiles, owned, in_data_count in counts.iter_rows():
+        decision = held[at]
+        is_broken = (decision.kind == "same" and profiles > 1) or (decision.kind == "apart" and profiles < owned)
+        if is_broken or in_data_count < _LEAST[decision.kind]:
+            failed.append((decision.id, decision.kind, "broken" if is_broken else "touches nothing"))
+    schema = {"decision": pl.String, "kind": pl.String, "problem": pl.String}
+    offenders = pl.DataFrame(failed, schema=schema, orient="row")
+    broken = offenders.filter(pl.col("problem") == "broken").height
+    return CheckResult(
+        passed=offenders.is_empty(),
+        numbers={"decisions": len(held), "broken": broken, "touch_nothing": offenders.height - broken},
+        offenders=offenders.head(SAMPLE_ROWS) if failed else None,
+        plain=("decision", "kind", "problem"),
+    )
+
+
+def checks_for_decisions(decisions: Sequence[Decision]) -> list[Check]:
+    """Return the check of `identity/graph` on what people have settled; none without decisions."""
+    if not decisions:
+        return []
+    return [
+        Check(
+            GRAPH,
+            "decisions_hold",
+            "Every decision of a person holds, and is about identifiers that the data names.",
+            lambda s: decisions_hold(s.rows(), decisions, s.day),
+            Severity.WARN,
+            remedy="`heap-assets explain` on two identifiers of a broken one shows what is between them; take one that "
+            "touches nothing out of the file of `identity.decisions`, or give it an end (`until`).",
+        )
+    ]
