@@ -39,6 +39,7 @@ READING = (
     "sync rejected heap_user_properties",
     "sync check heap_user_properties",
     "sync why heap_user_properties ann@x.example",
+    "sync qa heap_user_properties ann@x.example",
     "publish --dry-run",
     "sql",
     "sql select(1)",
