@@ -30,15 +30,15 @@ ROOMS = {
     "sources.heap_connect": "errors redaction storage values yaml_core tables",
     "sources.warehouse": "config errors redaction storage values",
     "sources.heap_bigquery": "errors redaction sources.heap_connect sources.warehouse storage values",
-    "activation": "machine clock config errors http_client identity redaction sources.heap_connect sources.warehouse "
-    "storage tables values versions yaml_core",
+    "activation": "machine clock config errors functions http_client identity redaction sources.heap_connect "
+    "sources.warehouse storage tables values versions yaml_core",
     "quality": "clock errors identity profiles sources.heap_connect storage tables values",
     "alerts": "config errors http_client redaction storage",
     "report": "clock quality storage tables",
     "project": "activation clock config errors http_client identity profiles sources.heap_connect sources.warehouse "
     "storage tables",
-    "pipelines": "activation clock config errors identity profiles project quality redaction sources.heap_bigquery "
-    "sources.heap_connect sources.warehouse storage tables values versions",
+    "pipelines": "activation clock config errors functions identity profiles project quality redaction "
+    "sources.heap_bigquery sources.heap_connect sources.warehouse storage tables values versions",
     "api": "activation errors identity pipelines project storage tables",
     "orchestration": "machine activation alerts clock config errors http_client identity pipelines profiles project "
     "quality redaction report sources.heap_connect sources.warehouse storage tables versions",

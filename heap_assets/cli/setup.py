@@ -94,6 +94,7 @@ def _first_day(path: Path) -> date | None:
 def check(path: Path | None, as_json: bool) -> None:
     """Read heap_assets.yaml, hold it against catalogue and warehouse, and print what was understood."""
     from heap_assets.pipelines.behaviour import check_events
+    from heap_assets.pipelines.functions import check_functions
     from heap_assets.pipelines.reverse_etl import check_reverse_etl
     from heap_assets.pipelines.sync_checks import check_syncs, unknown_destinations
     from heap_assets.pipelines.table import check_columns
@@ -105,6 +106,7 @@ def check(path: Path | None, as_json: bool) -> None:
     with progress("Holding the settings against catalogue and warehouse"):
         project.check_columns()
         check_columns(project)
+        check_functions(project)
         doubts = check_events(project)
         check_syncs(project)
         check_reverse_etl(project)

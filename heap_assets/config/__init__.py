@@ -1,6 +1,7 @@
 """heap_assets.yaml as validated models: every choice a user makes is here, or with the connector that it configures."""
 
 from heap_assets.config.base import Day, Section
+from heap_assets.config.functions import FunctionLimits, FunctionSettings
 from heap_assets.config.heap import (
     GOOGLE_STORAGE,
     BigQuerySource,
@@ -40,6 +41,8 @@ __all__ = [
     "CensusSettings",
     "Day",
     "EventSettings",
+    "FunctionLimits",
+    "FunctionSettings",
     "HashedSettings",
     "HeapSettings",
     "HightouchSettings",

@@ -251,6 +251,8 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         changes["heap"] = settings.heap.model_copy(
             update={"source": source.model_copy(update={"path": folder / source.path})}
         )
+    functions = settings.functions
+    changes["functions"] = functions.model_copy(update={"folder": folder / functions.folder})
     changes["warehouse"] = settings.warehouse.anchored(folder) if settings.warehouse else None
     changes["sources"] = {name: source.anchored(folder) for name, source in settings.sources.items()}
     changes["sync"] = {name: sync.anchored(folder) for name, sync in settings.sync.items()}

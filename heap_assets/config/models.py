@@ -13,6 +13,7 @@ from pydantic import Field, create_model, field_validator, model_validator
 from heap_assets import clock
 from heap_assets.config.base import Day, Section
 from heap_assets.config.cadences import USUAL, usual_schedule
+from heap_assets.config.functions import FunctionsSettings
 from heap_assets.config.heap import HeapSettings, IdentifierTypes
 from heap_assets.config.identity import IdentitySettings, ProfilesSettings
 from heap_assets.config.operations import Alert, Host, Keep, RunSettings
@@ -65,6 +66,9 @@ class Settings(Section):
     )
     reverse_etl: dict[TargetName, ReverseEtlSync] = Field(
         default={}, description="Syncs of Hightouch and Census that are started here and waited for, by name"
+    )
+    functions: FunctionsSettings = Field(
+        default=FunctionsSettings(), description="JavaScript of one's own (docs/functions.md)"
     )
     checks: dict[str, float] = Field(default={}, description="Thresholds by name; docs/checks.md lists them")
     alerts: list[Alert] = Field(default=[], description="Channels that alerts are sent to")

@@ -13,9 +13,12 @@ from heap_assets.functions.pool import (
     batches_of,
 )
 from heap_assets.functions.process import FunctionFailedError, require_limits
+from heap_assets.functions.rows import DTYPES, ORDINAL, Outcome, Shape, is_passed, json_rows, wide_integers
 
 __all__ = [
     "DROPPED",
+    "DTYPES",
+    "ORDINAL",
     "REJECTED",
     "RESULT",
     "SPLIT",
@@ -23,10 +26,15 @@ __all__ = [
     "Bundle",
     "FunctionFailedError",
     "Limits",
+    "Outcome",
     "Place",
     "Pool",
     "Results",
+    "Shape",
     "batches_of",
     "bundle",
+    "is_passed",
+    "json_rows",
     "require_limits",
+    "wide_integers",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -214,8 +213,3 @@ def batches_of(rows: Iterable[str], limits: Limits) -> Iterator[Batch]:
         size += len(row)
     if part:
         yield Batch(first, part)
-
-
-def text_of(row: Mapping[str, Any]) -> str:
-    """Return one row as JSON text."""
-    return json.dumps(row, ensure_ascii=False)

@@ -37,6 +37,7 @@ from heap_assets.orchestration.ui_metadata import with_ui_metadata
 from heap_assets.pipelines.behaviour import check_events
 from heap_assets.pipelines.catalogue import with_first_tables
 from heap_assets.pipelines.exports import is_exported
+from heap_assets.pipelines.functions import check_functions
 from heap_assets.pipelines.suites import hourly_checks, identity_checks, profile_checks
 from heap_assets.pipelines.sync_checks import unknown_destinations
 from heap_assets.pipelines.table import check_columns
@@ -66,6 +67,7 @@ def build_definitions(project: Project) -> dg.Definitions:
     """
     project.check_heap_columns()
     check_columns(project)
+    check_functions(project)
     for doubt in (*check_events(project), *unknown_destinations(project).values()):
         dg.get_dagster_logger().warning(doubt)
     with warnings.catch_warnings(), _without_garbage_collection():

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 
 from heap_assets.errors import HeapAssetsError, SourceError
 from heap_assets.pipelines import exports
+from heap_assets.pipelines.functions import function_version
 from heap_assets.pipelines.landing import remember, remember_accepted, unaccepted_of_first_dumps
 from heap_assets.project import CATALOGUE_KEY, Project, is_writable
 from heap_assets.sources.heap_connect import (
@@ -139,16 +140,17 @@ def uncommitted(project: Project) -> str | None:
 
 
 def note_changes(project: Project) -> None:
-    """Record when the known columns of each table last changed: days that were built before are built again.
+    """Record when the columns or the function of each table last changed: days built before are built again.
 
     Tables without a record count as never changed, so that an upgrade rebuilds nothing.
     """
     now = datetime.now(UTC).isoformat()
     tables = project.catalogue.tables
     # days have the columns of other types whether the catalogue knows them or not, so they make no new version
-    columns = {name: version_of(plain_columns(table.columns)) for name, table in tables.items()}
+    functions = {name: _function(project, name) for name in tables}
+    columns = {name: version_of(plain_columns(table.columns)) + functions[name] for name, table in tables.items()}
     all_columns = {
-        name: version_of(list(table.columns)) for name, table in tables.items()
+        name: version_of(list(table.columns)) + functions[name] for name, table in tables.items()
     }  # noted so by former versions
     recorded = _changes(project)
     if all(name in recorded and recorded[name]["columns"] in (columns[name], all_columns[name]) for name in columns):
@@ -168,8 +170,13 @@ def note_changes(project: Project) -> None:
     project.lake.store.update(_CHANGES_KEY, _updated_record)
 
 
+def _function(project: Project, table: str) -> str:
+    version = function_version(project, table)
+    return f"+{version}" if version else ""
+
+
 def columns_since(project: Project) -> dict[str, datetime]:
-    """Return table to when its known columns last changed; tables whose columns never did are left out."""
+    """Return table to when its known columns or its function last changed; tables that never changed are left out."""
     return {name: datetime.fromisoformat(entry["since"]) for name, entry in _changes(project).items() if entry["since"]}
 
 

@@ -17,6 +17,7 @@ import polars as pl
 
 from heap_assets.identity import changes
 from heap_assets.pipelines import delivery, exports
+from heap_assets.pipelines.functions import function_version
 from heap_assets.pipelines.heap_tables import event_day
 from heap_assets.pipelines.people import audiences_of_day, profiles_of_day, resolved_tables
 from heap_assets.pipelines.readiness import identity_inputs, newest_graph_day
@@ -163,8 +164,8 @@ def _other_tables(project: Project, other: Project, day: date) -> Iterator[_Buil
     """Yield the days of source tables that the lake does not have as `other` would build them."""
     for table in other.event_tables:
         is_other = table not in project.event_tables or (
-            (rules_of(project, table), project.catalogue.columns(table))
-            != (rules_of(other, table), other.catalogue.columns(table))
+            (rules_of(project, table), project.catalogue.columns(table), function_version(project, table))
+            != (rules_of(other, table), other.catalogue.columns(table), function_version(other, table))
         )
         first = other.settings.start_date
         last = day if is_other else min(day, project.settings.start_date - timedelta(days=1))

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from heap_assets.pipelines import exports
+from heap_assets.pipelines.functions import transformed
 from heap_assets.pipelines.table import UNREADABLE, Table, Task, without_left_out
 from heap_assets.sources.heap_connect import build_event_day, build_user_migrations, build_users
 from heap_assets.tables import USERS
 
 
 def event_day(task: Task, table: str) -> Table:
-    """Return a day of an event table, without the rows that the settings leave out."""
-    return without_left_out(task, table, _unfiltered_day(task, table))
+    """Return a day of an event table, without the rows that the settings leave out, as its function makes it."""
+    return transformed(task, table, without_left_out(task, table, _unfiltered_day(task, table)))
 
 
 def _unfiltered_day(task: Task, table: str) -> Table:

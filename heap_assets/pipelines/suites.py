@@ -8,7 +8,9 @@ from functools import partial
 
 from heap_assets.activation import connector_of
 from heap_assets.config import WarehouseTable
+from heap_assets.functions import ORDINAL
 from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, Rules
+from heap_assets.pipelines.functions import declared_columns, function_of
 from heap_assets.project import Project
 from heap_assets.quality import (
     Cadence,
@@ -64,8 +66,9 @@ def checks_of(project: Project, asset: str) -> list[Check]:
         built_in = set(built_in_columns(table))
         return checks_for_event_table(
             asset,
-            properties=[name for name in custom if name not in built_in],
+            properties=[*(name for name in custom if name not in built_in), *declared_columns(project, table)],
             accepted=[name for name, column in custom.items() if column.pii],
+            ordinal=[ORDINAL] if function_of(project, table) else [],
             thresholds=tolerated,
         )
     mapped = project.settings.source_tables.get(warehouse_table(asset))

@@ -12,6 +12,7 @@ import polars as pl
 from heap_assets import clock
 from heap_assets.quality import baselines, measures
 from heap_assets.quality.engine import Check, CheckContext
+from heap_assets.quality.functions import checks_for_function
 from heap_assets.quality.measures import (
     TableFacts,
     column_check,
@@ -153,16 +154,18 @@ def checks_for_event_table(
     *,
     properties: Sequence[str] = (),
     accepted: Sequence[str] = (),
+    ordinal: Sequence[str] = (),
     thresholds: Thresholds | None = None,
 ) -> list[Check]:
     """Return the checks of `heap/events/<t>`, `heap/pageviews` or `heap/sessions`.
 
     `properties`: columns that the company tracks itself, searched for personal data. `accepted`: those of them that are
-    personal data on purpose (`pii: true` in the catalogue).
+    personal data on purpose (`pii: true` in the catalogue). `ordinal`: the column that tells apart the rows which a
+    function made of one event, of tables that have one.
     """
     t = thresholds or Thresholds()
     ids = ("event_id", "user_id", "time") if asset != SESSIONS else ("session_id", "user_id", "time")
-    key = ids[:2]
+    key = (*ids[:2], *ordinal)
 
     def personal(s: CheckContext) -> CheckResult:
         return no_personal_data(s.rows(), properties, accepted, rows_searched=t.personal_rows, allowed=t.personal_share)
@@ -171,6 +174,7 @@ def checks_for_event_table(
         readable_check(asset),
         rejected_check(asset, t),
         values_check(asset, _MEND_VALUES),
+        *(checks_for_function(asset, t) if ordinal else []),
         Check(
             asset,
             "unique_keys",

@@ -19,6 +19,7 @@ class Thresholds:
     """What checks tolerate, with the default and meaning of each. Shares are fractions of one."""
 
     rejected_rows: float = _threshold(0.001, "Share of a day's rows that may be unreadable.")
+    function_rejected: float = _threshold(0.001, "Share of a day's rows that a function may reject.")
     volume_change: float = _threshold(
         0.5,
         "How far a day's rows may be from the median of the same weekday, as a share of it. Weekdays that scatter "

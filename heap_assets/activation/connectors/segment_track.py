@@ -29,6 +29,7 @@ from heap_assets.activation.engine.events import derived_id, event_faults
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.config import Since
 from heap_assets.errors import SettingsError
+from heap_assets.functions import ORDINAL
 from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, without_suppressed
 from heap_assets.sources.heap_connect import without_own
 from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS, heap_asset
@@ -186,7 +187,7 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
         keys: list[str] = []
         for day in self.deployment.lake.partitions(asset) if users else ():
             rows = self.deployment.lake.scan(asset, day).filter(pl.col("user_id").is_in(users))
-            keys.extend(rows.select(pl.col("event_id").cast(pl.String)).collect()["event_id"].drop_nulls())
+            keys.extend(rows.select(_event_key(rows)).collect()["event_key"].drop_nulls())
         return keys
 
     def _users_of(self, person: str) -> list[int]:
@@ -309,10 +310,19 @@ def track_rows(events: pl.LazyFrame, name: str, identities: pl.LazyFrame, app_id
     joined = without_own(events).drop("key", strict=False).join(people, on="user_id", how="left", maintain_order="left")
     return joined.with_columns(
         anonymous_id=anonymous_id(app_id, pl.col("user_id")),
-        event_key=pl.col("event_id").cast(pl.String),
+        event_key=_event_key(joined),
         event=pl.lit(name),
         time=pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"),
     ).unique("event_key", keep="first", maintain_order=True)
+
+
+def _event_key(events: pl.LazyFrame) -> pl.Expr:
+    """Return the key of an event: its id, and the ordinal of further rows that a function made of it."""
+    event_id = pl.col("event_id").cast(pl.String)
+    if ORDINAL not in events.collect_schema():
+        return event_id.alias("event_key")
+    further = pl.when(pl.col(ORDINAL) > 0).then(pl.concat_str(event_id, pl.lit("-"), pl.col(ORDINAL).cast(pl.String)))
+    return pl.coalesce(further, event_id).alias("event_key")
 
 
 def _is_selected(name: str, patterns: Iterable[str]) -> bool:

@@ -1,0 +1,188 @@
+"""Users' functions on days of event tables: which one a table has, its version, and the day that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, time, timedelta
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from heap_assets.activation import salt
+from heap_assets.config import FunctionLimits, FunctionSettings
+from heap_assets.errors import SettingsError
+from heap_assets.functions import (
+    DTYPES,
+    Batch,
+    Bundle,
+    Limits,
+    Outcome,
+    Pool,
+    Shape,
+    batches_of,
+    bundle,
+    json_rows,
+    require_limits,
+    wide_integers,
+)
+from heap_assets.pipelines.table import BuiltTable, Table, Task
+from heap_assets.project import Project
+from heap_assets.quality import hashed
+from heap_assets.sources.heap_connect import keys_of
+from heap_assets.storage import Inputs
+from heap_assets.tables import heap_asset
+from heap_assets.versions import version_of
+
+_CHUNK: Final = 20_000
+"""Rows that are in memory as JSON at once."""
+_INPUT: Final = "function"
+
+
+def function_of(project: Project, table: str) -> FunctionSettings | None:
+    """Return the function that an event table has; None if it has none.
+
+    Raises
+    ------
+    SettingsError
+        Two patterns of `functions.transform` match the table.
+    """
+    patterns = [pattern for pattern in project.settings.functions.transform if fnmatchcase(table, pattern)]
+    if len(patterns) > 1:
+        raise SettingsError(
+            f"functions.transform: {' and '.join(patterns)} match the table {table}; expected: one function a table"
+        )
+    return project.settings.functions.transform[patterns[0]] if patterns else None
+
+
+def code_of(project: Project, function: FunctionSettings) -> Bundle:
+    """Return a function's file with all that it imports; SettingsError for a file that cannot be used."""
+    folder = project.settings.functions.folder
+    return _bundled(folder, function.file, _state(folder))
+
+
+@lru_cache(maxsize=64)
+def _bundled(folder: Path, file: str, _: object) -> Bundle:
+    return bundle(folder, file)
+
+
+def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return what tells whether a file of the folder was edited, without reading it."""
+    files = sorted(path for pattern in ("*.js", "*.mjs") for path in folder.rglob(pattern))
+    return tuple((str(path), (facts := path.stat()).st_mtime_ns, facts.st_size) for path in files)
+
+
+def function_version(project: Project, table: str) -> str | None:
+    """Return the version of a table's function: its files, declared columns and limits; None if it has none."""
+    function = function_of(project, table)
+    if function is None:
+        return None
+    return version_of({"code": code_of(project, function).version, "settings": function.model_dump(mode="json")})
+
+
+def check_functions(project: Project) -> None:
+    """Check that functions can be run here, and that their files can be read with all that they import.
+
+    Raises
+    ------
+    SettingsError, FunctionFailedError
+        Naming the key or the file.
+    """
+    functions = project.settings.functions
+    if functions.transform:
+        require_limits()
+    for pattern, function in functions.transform.items():
+        code = code_of(project, function)
+        if "default" not in code.exports:
+            raise SettingsError(f"functions.transform.{pattern}: {function.file} has no `export default function`")
+    for table in project.event_tables:
+        function_of(project, table)
+
+
+def limits_of(settings: FunctionLimits) -> Limits:
+    """Return the limits that the settings of a function name."""
+    return Limits(
+        memory_bytes=settings.memory_mb << 20,
+        cpu_seconds=settings.seconds,
+        wall_seconds=settings.wall_seconds,
+        output_bytes=settings.output_mb << 20,
+        row_bytes=settings.row_kb << 10,
+        batch=settings.batch_rows,
+    )
+
+
+def transformed(task: Task, table: str, table_day: Table) -> Table:
+    """Return a day of an event table as its function makes it; the day itself if the table has none.
+
+    The function's version is an input of the partition: an edited one rewrites the day at its next build, an equal one
+    is not run.
+    """
+    version = function_version(task.project, table)
+    function = function_of(task.project, table)
+    if version is None or function is None:
+        return table_day
+    inputs_before = table_day.inputs or Inputs({})
+    inputs = Inputs({**inputs_before.versions, _INPUT: version}, inputs_before.observed)
+    lake, asset, day = task.project.lake, heap_asset(table), str(task.day)
+    stored = lake.find(asset, day)
+    if stored is not None and stored.inputs.versions == dict(inputs.versions) and not task.force:
+        notes = {name: note for name, note in stored.notes.items() if name.startswith("function_")}
+        return BuiltTable(lake.scan(asset, day), inputs, {**table_day.notes, **notes})
+    source = task.scratch / "before_function.parquet"
+    table_day.frame.sink_parquet(source)
+    outcome = Outcome()
+    parts = [
+        _stored_part(task.scratch / f"function_{number}.parquet", rows)
+        for number, rows in enumerate(run_function(task, table, function, pl.scan_parquet(source), outcome))
+    ]
+    frame = pl.scan_parquet(parts)
+    return BuiltTable(frame, inputs, {**table_day.notes, **outcome.notes()})
+
+
+def run_function(
+    task: Task, table: str, function: FunctionSettings, rows: pl.LazyFrame, outcome: Outcome
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows that a table's function makes of a day's, part by part and in their order; at least one part."""
+    project = task.project
+    key = salt(project.lake.store)
+    schema = rows.collect_schema()
+    keys = [name for name in keys_of(table) if name in schema]
+    shape = Shape(
+        schema,
+        {name: DTYPES[kind] for name, kind in function.columns.items()},
+        keys,
+        lambda value: hashed(value, key) or "",
+        time="time" if "time" in schema else None,
+        day=task.day,
+    )
+    as_text = wide_integers(rows, [name for name in keys if schema[name].is_integer()])
+    limits = limits_of(function)
+    end_of_day = datetime.combine(task.day + timedelta(days=1), time.min, UTC)
+    code = code_of(project, function)
+    with Pool(
+        code,
+        limits,
+        now=int(end_of_day.timestamp()) * 1000,
+        seed=int(version_of([code.version, table, str(task.day)], 8), 16) & 0x7FFFFFFF,
+        context={"table": table, "day": str(task.day)},
+    ) as pool:
+        count = rows.select(pl.len()).collect().item()
+        for start in range(0, max(count, 1), _CHUNK):
+            before = rows.slice(start, _CHUNK).collect()
+            batches = [
+                Batch(start + batch.first, batch.rows) for batch in batches_of(json_rows(before, as_text), limits)
+            ]
+            yield shape.rows(before, list(pool.run(batches)), outcome)
+
+
+def _stored_part(path: Path, rows: pl.DataFrame) -> Path:
+    rows.write_parquet(path)
+    return path
+
+
+def declared_columns(project: Project, table: str) -> Sequence[str]:
+    """Return the columns that a table has by its function."""
+    function = function_of(project, table)
+    return [*function.columns] if function else []
