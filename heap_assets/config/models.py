@@ -236,7 +236,37 @@ class Settings(Section):
     def columns_of_syncs(self, table: str) -> set[str]:
         """Return the columns of a source's table that syncs send or go by: kept, whatever `columns` leaves out."""
         reading = [sync for sync in self.sync.values() if sync.source == table]
-        return {column for sync in reading for _, column in sync.named_columns()}
+        columns = {column for sync in reading for _, column in sync.named_columns()}
+        for sync in self.sync.values():
+            if (back := sync.reads_back) is not None and back.table == table:
+                columns |= {back.columns.get(prop, prop) for prop in sync.properties}
+                columns |= {back.key} if back.key else set()
+        return columns
+
+    @model_validator(mode="after")
+    def _tables_of_records_exist(self) -> Settings:
+        tables = self.source_tables
+        for name, sync in self.sync.items():
+            if (back := sync.reads_back) is None:
+                continue
+            if back.table not in tables:
+                raise ValueError(
+                    f"sync.{name}.read_back.table is {back.table!r}, which is no table of a source. "
+                    f"Tables: {', '.join(tables) or 'none'}"
+                )
+            newest = [prop for prop in sync.properties if sync.whose(prop) == "newest"]
+            if newest and tables[back.table].updated_at is None:
+                raise ValueError(
+                    f"sync.{name}.conflicts.{newest[0]} is newest: say what changes there by updated_at of "
+                    f"{self.section_of_table(back.table)}"
+                )
+            source = tables.get(sync.source)
+            if newest and back.changed_at is None and (source is None or source.updated_at is None):
+                raise ValueError(
+                    f"sync.{name}.conflicts.{newest[0]} is newest: name what says when ours changed as "
+                    f"sync.{name}.read_back.changed_at"
+                )
+        return self
 
     def _mapped_types(self) -> Iterator[tuple[str, str]]:
         declared = set(self.identity.types)

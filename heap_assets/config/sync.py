@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, Union, get_args
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from heap_assets.config.base import Cron, Day, Section
 from heap_assets.config.cadences import HOURLY
@@ -139,6 +139,16 @@ class SyncSettings(Section):
         """The identifier type by which people are addressed, if the settings name one."""
         return None
 
+    @property
+    def reads_back(self) -> ReadBackSettings | None:
+        """Where the destination's records are read back; None if they are not."""
+        return None
+
+    def whose(self, prop: str) -> Whose:
+        """Return whose value of a property counts, where both sides write it."""
+        del prop
+        return "ours"
+
     def named_columns(self) -> Iterator[tuple[str, str]]:
         """Yield key of the settings and the column of the source that it names."""
         yield from ((f"properties.{prop}", column) for prop, column in self.properties.items())
@@ -155,6 +165,22 @@ class SyncSettings(Section):
         return self
 
 
+Whose = Literal["ours", "theirs", "newest"]
+"""Whose value of a field counts, where both sides write it."""
+
+
+class ReadBackSettings(Section):
+    """The table that the destination's records are read back into, so that both sides may write them."""
+
+    table: str = Field(description="Table of a source, such as crm/contacts")
+    key: str | None = Field(default=None, description="Its column that holds the sync's key; its own key unless given")
+    columns: dict[str, str] = Field(default={}, description="Property to its column there, where the names differ")
+    changed_at: str | None = Field(
+        default=None,
+        description="Trait or column that says when our row changed, for `newest`; updated_at of the sync's table",
+    )
+
+
 class UpsertSettings(SyncSettings):
     """A sync that keeps each key of the destination as the newest row says."""
 
@@ -163,6 +189,42 @@ class UpsertSettings(SyncSettings):
         default="clear", description="What happens to a value that is no longer true"
     )
     changed_fields_only: bool = Field(default=False, description="Else all mapped fields of a changed key are sent")
+    read_back: ReadBackSettings | None = Field(
+        default=None, description="Where the records are read back, so that others may change them"
+    )
+    conflicts: dict[str, Whose] = Field(
+        default={},
+        description="Property to whose value counts, ours unless said: of theirs, only what is empty there is filled; "
+        "newest is the later change",
+    )
+
+    @model_validator(mode="after")
+    def _conflicts_can_be_told(self) -> Self:
+        for name, whose in self.conflicts.items():
+            if name not in self.properties:
+                raise ValueError(f"conflicts: {name!r} is no property of this sync")
+            if self.read_back is None:
+                raise ValueError("conflicts: name the table that the records are read back into as read_back.table")
+            if whose != "ours" and self.nulls.get(name) == "send":
+                raise ValueError(f"conflicts: a null that is sent would empty {name} there; take it out of nulls")
+        if self.read_back and (unknown := [*self.read_back.columns.keys() - self.properties.keys()]):
+            raise ValueError(f"read_back.columns: {unknown[0]!r} is no property of this sync")
+        return self
+
+    @property
+    def reads_back(self) -> ReadBackSettings | None:
+        """Where the destination's records are read back."""
+        return self.read_back
+
+    def whose(self, prop: str) -> Whose:
+        """Return whose value of a property counts."""
+        return self.conflicts.get(prop, "ours")
+
+    def named_columns(self) -> Iterator[tuple[str, str]]:
+        """Yield key of the settings and the column of the source that it names."""
+        yield from super().named_columns()
+        if self.read_back is not None and self.read_back.changed_at is not None:
+            yield "read_back.changed_at", self.read_back.changed_at
 
     @property
     def is_upsert(self) -> bool:

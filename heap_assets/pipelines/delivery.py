@@ -180,7 +180,7 @@ def _batches(connector: Connector[Any], day: date, left_out: Mapping[str, str]) 
             table,
             connector.spec(table, day),
             connector.destination(table),
-            partial(connector.rows, day, table),
+            partial(connector.rows_to_send, day, table),
             connector.version(table, partition),
         )
 

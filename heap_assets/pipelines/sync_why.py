@@ -88,13 +88,14 @@ def _of_ledger(
     project: Project, connector: Connector[Any], table: str, key: str, day: date, secret: bytes
 ) -> Iterator[Fact]:
     store, folder = project.lake.store, connector.ledger_folder(table)
-    rows = connector.rows(day, table)
+    rows = connector.rows_to_send(day, table)
     yield from _row(connector, rows, key)
     log = Log(store, folder)
     entry = fold(log, log.ledger()).frame.filter(pl.col("key") == key)
     yield from _ledger(entry)
     selected = _only(rows, key)
-    plan = planned_for(connector.spec(table, day), connector.destination(table), selected, store, day, key)
+    read_back = rows.read_back if isinstance(rows, Addressed) else None
+    plan = planned_for(connector.spec(table, day), connector.destination(table), selected, store, day, key, read_back)
     yield from (Fact(subject, statement) for subject, statement in plan.items())
     sent = changelog(store, folder).filter(pl.col("key_hash") == hashed_key(key, secret)).sort("intended_at")
     yield Fact("last request", _request(sent.row(-1, named=True)) if len(sent) else "none: nothing of it was ever sent")

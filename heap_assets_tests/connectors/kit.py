@@ -75,11 +75,11 @@ class Deployment:
         self.connector = connector_of(self.project, SYNC)
 
     @classmethod
-    def make(cls, folder: Path, sync: str) -> Deployment:
-        """Write the settings; `sync` is the section's own text."""
+    def make(cls, folder: Path, sync: str, more: str = "") -> Deployment:
+        """Write the settings; `sync` is the section's own text, `more` are further sections."""
         file = folder / "heap_assets.yaml"
         lines = "\n".join(f"    {line}" for line in sync.strip().splitlines())
-        file.write_text(_SETTINGS.format(sync=lines))
+        file.write_text(_SETTINGS.format(sync=lines) + more)
         (folder / "heap_catalogue.yaml").write_text("{}\n")
         return cls(file)
 
@@ -96,7 +96,7 @@ class Deployment:
         self.connector.remember_enabled()
         spec = replace(self.connector.spec(day=day(number)), retry=QUICK)
         destination = self.connector.destination()
-        rows = self.connector.rows(day(number))
+        rows = self.connector.rows_to_send(day(number))
         return deliver(spec, destination, rows, self.store, day(number), run, confirmed=True)
 
     def ledger(self) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -19,14 +19,15 @@ import polars as pl
 from heap_assets import clock
 from heap_assets.activation.connectors.reading import ReadSettings
 from heap_assets.activation.engine.accounts import at_account, ledger_of
-from heap_assets.activation.engine.addressing import Addressed
+from heap_assets.activation.engine.addressing import Addressed, no_addresses
 from heap_assets.activation.engine.api import Api
 from heap_assets.activation.engine.destination import Dedupe, Destination
 from heap_assets.activation.engine.events import KEY_COLUMNS
 from heap_assets.activation.engine.spec import Guard, Mode, OnWithdrawn, Property, SyncSpec
 from heap_assets.activation.engine.tables import first_sent
+from heap_assets.activation.engine.two_way import ReadBack
 from heap_assets.config import Settings, SyncSettings, WarehouseTable
-from heap_assets.errors import DamagedFileError
+from heap_assets.errors import DamagedFileError, MissingInputError
 from heap_assets.http_client import AllowedHosts
 from heap_assets.identity import Rules, SourceTable
 from heap_assets.sources.heap_connect import Catalogue, Landing
@@ -124,6 +125,42 @@ class Connector(ABC, Generic[S]):
     def rows(self, day: date, table: str = "") -> Rows:
         """Return the rows of a day, each with the key of the destination."""
 
+    def rows_to_send(self, day: date, table: str = "") -> Rows:
+        """Return the rows of a day, with what was read back of their records."""
+        rows, read_back = self.rows(day, table), self._read_back(day, table)
+        if read_back is None:
+            return rows
+        plain = rows if isinstance(rows, Addressed) else Addressed(rows, no_addresses(), no_addresses())
+        return replace(plain, read_back=read_back)
+
+    def _read_back(self, day: date, table: str) -> ReadBack | None:
+        back, lake = self.settings.reads_back, self.deployment.lake
+        if back is None:
+            return None
+        asset, described = warehouse_asset(back.table), self.warehouse_tables[back.table]
+        newest = lake.newest_partition(asset, clock.today())
+        if newest is None:
+            raise MissingInputError(f"{asset} was never read: nothing is sent before it is known what is there")
+        stored = lake.find(asset, str(newest))
+        observed_at = stored.notes.get("observed_at") if stored is not None else None
+        own, sync, sent = self.warehouse_tables.get(self.settings.source), self.settings, self.columns_sent(table, day)
+        changed_at = back.changed_at or (own.updated_at if own is not None else None)
+        return ReadBack(
+            rows=lake.scan(asset, str(newest)),
+            key=back.key or described.key,
+            columns={prop: back.columns.get(prop, prop) for prop in sent},
+            policies={prop: sync.whose(prop) for prop in sent},
+            remote_time=described.updated_at,
+            own_time=apart(changed_at, self.own_columns) if changed_at and own is not None else changed_at,
+            observed_at=datetime.fromisoformat(str(observed_at)) if observed_at else None,
+        )
+
+    @property
+    def all_inputs(self) -> list[str]:
+        """The assets that are read, what is read back last."""
+        back = self.settings.reads_back
+        return [*dict.fromkeys([*self.inputs(), *([warehouse_asset(back.table)] if back is not None else [])])]
+
     @property
     def mode(self) -> Mode:
         """Whether keys are kept up to date or each row is sent once."""
@@ -148,6 +185,10 @@ class Connector(ABC, Generic[S]):
         """Yield the partitions whose checks must have passed before a day is sent, and reasons against sending it."""
         columns = frozenset((*self.settings.properties.values(), *filter(None, [self.settings.consent])))
         yield Requirement(self.source_asset, str(day), columns)
+        if (back := self.settings.reads_back) is not None:
+            asset = warehouse_asset(back.table)
+            newest = self.deployment.lake.newest_partition(asset, clock.today())
+            yield Requirement(asset, str(newest)) if newest else f"{asset} was never read"
 
     def unavailable(self, *, make: bool) -> str | None:
         """Return why there is no destination, or None.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
 from heap_assets.activation.engine.event_keys import KeyedEvents
 from heap_assets.errors import DeliveryError
 from heap_assets.tables import USERS
+
+if TYPE_CHECKING:
+    from heap_assets.activation.engine.two_way import ReadBack
 
 _SET_ASIDE = pl.Schema({"profile_id": pl.String(), "key": pl.String(), "reason": pl.String()})
 
@@ -57,6 +60,8 @@ class Addressed:
     """
     keyed: KeyedEvents | None = None
     """Of rows that are all events of a table: what their keys are made of."""
+    read_back: ReadBack | None = None
+    """What was read back of the records that the rows are written to."""
 
 
 def writable_identities(users: pl.LazyFrame, policy: AddressPolicy) -> pl.LazyFrame:

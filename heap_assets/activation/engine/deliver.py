@@ -35,6 +35,7 @@ from heap_assets.activation.engine.tables import (
     write_run,
     write_set_aside,
 )
+from heap_assets.activation.engine.two_way import save_settled
 from heap_assets.errors import HeapAssetsError
 from heap_assets.http_client import ANYWHERE, AllowedHosts
 from heap_assets.storage import Store
@@ -210,6 +211,8 @@ class _Run:
             _log.warning(
                 "sync %s sends properties for the first time, which may create them: %s", self.spec.name, names
             )
+        if plan.merge is not None:
+            save_settled(self.store, self.spec.folder, plan.merge.settled)
         stats = self._send(sender, plan.changes.send)
         entries = self._saved(before)
         return self._recorded(self._finished(report, stats, entries))

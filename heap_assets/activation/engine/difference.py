@@ -13,7 +13,7 @@ from heap_assets.activation.engine.destination import Dedupe
 from heap_assets.activation.engine.due import WAITS, facts, waits
 from heap_assets.activation.engine.hashing import EMPTY, UNKNOWN, combined
 from heap_assets.activation.engine.log import FIELD, field_names
-from heap_assets.activation.engine.prepare import MEMBER, Prepared
+from heap_assets.activation.engine.prepare import LEFT, MEMBER, Prepared
 from heap_assets.activation.engine.spec import OnWithdrawn, SyncSpec
 from heap_assets.values import number_key
 
@@ -143,14 +143,17 @@ def _moving(
     fields = [FIELD + n for n in prepared.names]
     old = [pl.col(f).alias(OLD + f.removeprefix(FIELD)) for f in field_names(ledger)]
     former = facts(ledger, "day", "mapping", *old).lazy()
-    compared = prepared.rows.lazy().select("key", *fields).with_row_index("_at").join(former, on="key", how="left")
+    left = [LEFT + n for n in prepared.names if LEFT + n in prepared.rows.columns]
+    compared = (
+        prepared.rows.lazy().select("key", *fields, *left).with_row_index("_at").join(former, on="key", how="left")
+    )
     was_sent = _any(pl.col(OLD + n) >= UNKNOWN for n in prepared.names)
     op = pl.when(was_sent | pl.col("day").is_not_null()).then(pl.lit("change"))
     compared = compared.with_columns(_intents(prepared, spec, None if everything else mapping)).filter(
         _any(pl.col(f).is_not_null() for f in fields)
     )
-    moving = compared.with_columns(op=op.otherwise(pl.lit("add"))).sort("_at").collect()
-    values = prepared.rows.select(c for c in prepared.rows.columns if c != "key" and c not in fields)
+    moving = compared.with_columns(op=op.otherwise(pl.lit("add"))).drop(left).sort("_at").collect()
+    values = prepared.rows.select(c for c in prepared.rows.columns if c != "key" and c not in {*fields, *left})
     if values.width:  # members of a set may have a key and nothing else
         moving = moving.hstack(values[moving["_at"]])
     moving = moving.drop("_at")
@@ -180,8 +183,11 @@ def _intents(prepared: Prepared, spec: SyncSpec, mapping: str | None) -> list[pl
             value = value.when(new.is_null() & (old > EMPTY)).then(EMPTY)
         if name in prepared.send_null:
             value = value.when(new.is_null() & (is_remapped | old.is_null() | (old > EMPTY))).then(EMPTY)
-        changes.append(value.otherwise(None))
-        full = pl.when(changes[-1].is_not_null()).then(changes[-1]).otherwise(new)
+        sent = pl.lit(value=True)
+        if LEFT + name in prepared.rows.columns:
+            sent = pl.col(LEFT + name).is_null()
+        changes.append(pl.when(sent).then(value.otherwise(None)))
+        full = pl.when(changes[-1].is_not_null()).then(changes[-1]).otherwise(pl.when(sent).then(new))
         calls.append(full)
     if spec.changed_fields_only:
         return [change.alias(FIELD + n) for change, n in zip(changes, prepared.names, strict=True)]

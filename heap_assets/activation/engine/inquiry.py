@@ -13,6 +13,7 @@ import orjson
 import polars as pl
 
 from heap_assets.activation.engine.accounts import at_account
+from heap_assets.activation.engine.addressing import Addressed, no_addresses
 from heap_assets.activation.engine.batch import rows_of
 from heap_assets.activation.engine.canonical import json_values, property_columns
 from heap_assets.activation.engine.destination import Destination
@@ -25,6 +26,7 @@ from heap_assets.activation.engine.maintenance import forgotten
 from heap_assets.activation.engine.planning import build_plan
 from heap_assets.activation.engine.prepare import VALUE
 from heap_assets.activation.engine.spec import SyncSpec
+from heap_assets.activation.engine.two_way import ReadBack
 from heap_assets.redaction import redact
 from heap_assets.storage import Store
 
@@ -33,7 +35,13 @@ _LONGEST = 2000
 
 
 def planned_for(
-    spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, store: Store, day: date, key: str
+    spec: SyncSpec,
+    destination: Destination,
+    rows: pl.LazyFrame,
+    store: Store,
+    day: date,
+    key: str,
+    read_back: ReadBack | None = None,
 ) -> dict[str, str]:
     """Return what a run would do with one key: subject to what is the case. Writes nothing.
 
@@ -44,10 +52,13 @@ def planned_for(
     log = Log(store, spec.folder)
     state, fence = fold(log, log.ledger()), next_fence(store, spec.folder)
     refused = forgotten(store, spec.name)
+    addressed = Addressed(rows, no_addresses(), no_addresses(), read_back=read_back)
     plan = build_plan(
-        spec, destination, rows, state, store, secret, day=day, fence=fence, force=False, forgotten=refused
+        spec, destination, addressed, state, store, secret, day=day, fence=fence, force=False, forgotten=refused
     )
     facts = {"mapping": ", ".join(f"{name} from {prop.column}" for name, prop in spec.mapped.items()) or "no property"}
+    if plan.merge is not None and (left := plan.merge.left_of(key)):
+        facts["left as it is there"] = ", ".join(left)
     reasons = plan.set_aside["reason"].to_list()
     if reasons:
         facts["not sent"] = "; ".join(dict.fromkeys(reasons))

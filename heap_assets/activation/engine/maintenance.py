@@ -17,6 +17,7 @@ from heap_assets.activation.engine.log import INTENT_SCHEMA, REFUSED, Log, fold
 from heap_assets.activation.engine.pending import PendingBatches
 from heap_assets.activation.engine.spec import SyncSpec
 from heap_assets.activation.engine.tables import read_table, write_table
+from heap_assets.activation.engine.two_way import forget_settled
 from heap_assets.errors import DamagedFileError
 from heap_assets.storage import Store, from_parquet, state_keys, to_parquet
 
@@ -98,6 +99,7 @@ def _forget_in_ledger(
         # First: once the ledger has dropped a key, nothing else keeps it from being sent as a new one.
         refuse(store, spec.name, hashes)
         PendingBatches(store, folder).forget(keys)
+        forget_settled(store, folder, keys)
         everything = frozenset(log.segments())
         log.save(replace(state, frame=state.frame.filter(~chosen), folded=everything), compact_after=-1)
         _forget_in_tables(store, folder, hashes)

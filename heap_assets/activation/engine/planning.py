@@ -20,6 +20,7 @@ from heap_assets.activation.engine.prepare import Prepared, prepare
 from heap_assets.activation.engine.report import SyncReport
 from heap_assets.activation.engine.spec import Guard, Mode, SyncSpec
 from heap_assets.activation.engine.tables import SET_ASIDE_SCHEMA, usual_runs
+from heap_assets.activation.engine.two_way import Merged, load_settled, merged
 from heap_assets.storage import Store
 from heap_assets.values import read_times
 
@@ -119,6 +120,8 @@ class SyncPlan:
     concerns: list[str]
     addressing: dict[str, int]
     no_consent: int = 0
+    merge: Merged | None = None
+    """Of a sync whose records are read back."""
 
 
 def build_plan(
@@ -146,12 +149,22 @@ def build_plan(
     prepared, silenced = _without_forgotten(prepared, forgotten, key)
     held = pl.concat([held, silenced])
     worries: list[str] = []
+    merge: Merged | None = None
     history = usual_runs(store, spec.folder)
     if destination.mode is Mode.INSERT:
         plan = plan_insert(prepared, state.frame, fence, spec, destination.dedupe)
         if addressed_rows.keyed is not None:
             plan, worries = resent(spec.guard, plan, addressed_rows.keyed.key, history)
     else:
+        if addressed_rows.read_back is not None and destination.mode is Mode.UPSERT:
+            merge = merged(
+                *(addressed_rows.read_back, prepared, state.frame, addressed_rows.rows),
+                load_settled(store, spec.folder),
+                spec=spec,
+                destination=destination,
+                salt=key,
+            )
+            prepared, state = merge.prepared, replace(state, frame=merge.ledger)
         unasked = [] if destination.mode is Mode.SET else [prepared.no_consent]
         untouchable = pl.concat([held["key"], invalid["key"], *unasked]).drop_nulls()
         writable = addressed_rows.writable.collect()["key"] if addressed_rows.writable is not None else None
@@ -179,7 +192,7 @@ def build_plan(
     plan = replace(plan, send=plan.send.filter(reasons.is_null()))
     aside = [(invalid, "invalid"), (prepared.invalid, "invalid"), (held, "held"), (late, "held")]
     set_aside = pl.concat([_aside(frame, kind, spec.name, day, key) for frame, kind in aside])
-    return SyncPlan(plan, set_aside, worries, addressed_rows.counts, len(prepared.no_consent))
+    return SyncPlan(plan, set_aside, worries, addressed_rows.counts, len(prepared.no_consent), merge)
 
 
 def _without_forgotten(prepared: Prepared, hashes: pl.Series, key: bytes) -> tuple[Prepared, pl.DataFrame]:
@@ -224,6 +237,7 @@ def planned(report: SyncReport, plan: SyncPlan, key: bytes) -> SyncReport:
         planned=len(plan.changes.send),
         invalid=len(invalid) + refused,
         no_consent=plan.no_consent,
+        left=plan.merge.fields if plan.merge is not None else 0,
         held=len(held),
         invalid_reasons=count_reasons(invalid["reason"]),
         held_reasons=count_reasons(held["reason"]),

@@ -18,6 +18,8 @@ from heap_assets.errors import SettingsError
 
 VALUE = "v:"
 """Prefix of the columns that hold the values to send."""
+LEFT = "x:"
+"""Prefix of Boolean columns: true where a field is left as it is at the destination."""
 MEMBER = "(member)"
 """Field of the ledger that says that a key is in a set."""
 MEMBER_HASH = 2

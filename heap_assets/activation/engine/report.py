@@ -86,6 +86,8 @@ class SyncReport:
     """Rows that the destination asked to be sent again later."""
     no_consent: int = 0
     """Rows of people who have not consented."""
+    left: int = 0
+    """Fields that differ from ours and are left as they are at the destination (`conflicts`)."""
     lost: int = 0
     """Rows of earlier runs without an answer that are not sent again, because they could count twice."""
     resumed: int = 0

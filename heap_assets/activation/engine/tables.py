@@ -28,7 +28,7 @@ _log = logging.getLogger("heap_assets.delivery")
 _NUMBERS = (
     *("planned", "added", "changed", "unchanged", "empty", "withdrawn", "removed", "superseded", "waiting", "known"),
     *("sent", "rejected", "invalid", "held", "unknown", "aborted", "requests", "retried", "throttled", "recovered"),
-    *("no_match", "deferred", "no_consent", "lost", "resumed"),
+    *("no_match", "deferred", "no_consent", "left", "lost", "resumed"),
 )
 RUN_SCHEMA = pl.Schema(
     {

@@ -79,7 +79,7 @@ def step_name(name: str, names: Names) -> str:
 
 
 def _sync(project: Project, name: str) -> dg.AssetsDefinition:
-    sync, inputs = project.settings.sync[name], connector_of(project, name).inputs()
+    sync, inputs = project.settings.sync[name], connector_of(project, name).all_inputs
     names, checks = project.names, sync_checks(project, name)
     spec = dg.AssetSpec(
         asset_key(sync_asset(name), names),

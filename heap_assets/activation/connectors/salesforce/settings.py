@@ -82,6 +82,8 @@ class SalesforceSettings(RecordSettings, MatchSettings, ToSalesforce):
             raise ValueError("external_id: give either external_id or lookup_field")
         if not NAME.fullmatch(self.key_field):
             raise ValueError(f"external_id: {self.key_field!r} is no API name of a field")
+        if self.read_back is not None and self.records.are_several:
+            raise ValueError("read_back: it is of one object; make a sync of each")
         for mistake in self.records.mistakes():
             raise ValueError(mistake)
         return self
