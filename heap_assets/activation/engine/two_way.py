@@ -1,6 +1,6 @@
 """Fields that both sides write: what is sent, left alone or sent once more, by what was read back of the records.
 
-Each field is a merge of three: our value, the value there, and the pair of both that was settled last. That pair is
+Each field is a merge of three: our value, the value held, and the pair of both that was settled last. That pair is
 what was acknowledged, on both sides; or, where values were left different, what :func:`load_settled` knows. So a value
 that we wrote and read back is no change of theirs, and a value of ours that lost is no change of ours. Values are
 compared as keyed hashes, in the form that the destination takes.
@@ -121,15 +121,15 @@ def merged(
             judged.filter("_leave").select("key", pl.lit(value=True).alias(LEFT + name)), on="key", how="left"
         )
         changed_ledger = _overlaid(changed_ledger, judged, name)
-        notes.append(_noted(judged, name, now))
-        count += int(judged.filter(pl.col("_leave") & (pl.col("o") != pl.col("there")) & (pl.col("o") > EMPTY)).height)
+        notes.append(_pairs_of(judged, name, now))
+        count += int(judged.filter(pl.col("_leave") & (pl.col("o") != pl.col("held")) & (pl.col("o") > EMPTY)).height)
     if len(changed_rows) != len(prepared.rows):
         raise AssertionError("a key is in the rows twice")
-    others = settled.filter(~pl.col("field").is_in([*policies]))
+    other_fields = settled.filter(~pl.col("field").is_in([*policies]))
     return Merged(
         replace(prepared, rows=changed_rows),
         changed_ledger,
-        pl.concat([others, *notes]).sort("field", "key"),
+        pl.concat([other_fields, *notes]).sort("field", "key"),
         count,
     )
 
@@ -137,7 +137,7 @@ def merged(
 def _judged(rows: pl.DataFrame, name: str, policy: Policy) -> pl.DataFrame:
     """Add for one field what becomes of it.
 
-    `o`, `there`: our value and theirs, 0 for none. `_leave`: it is not sent. `_old`: what the ledger is to say instead,
+    `o`, `held`: our value and theirs, 0 for none. `_leave`: it is not sent. `_old`: what the ledger is to say instead,
     where `_override`; `_note`: the pair is remembered; `_forget`: what was remembered counts no more.
     """
     is_blank = (pl.col(VALUE + name) == "").fill_null(value=False)
@@ -157,22 +157,22 @@ def _judged(rows: pl.DataFrame, name: str, policy: Policy) -> pl.DataFrame:
     # what was read may be from before our last write; of a field that we never wrote it is what is there
     is_current = pl.col("_fresh") | pl.col(f"l:{name}").is_null()
     rows = rows.with_columns(
-        there=pl.when(is_current).then("r").otherwise(base_remote), base_own=base_own, base_remote=base_remote
+        held=pl.when(is_current).then("r").otherwise(base_remote), base_own=base_own, base_remote=base_remote
     )
-    o, there, last = pl.col("o"), pl.col("there"), pl.col("l")
-    has, same = o > EMPTY, o == there
-    own_changed, remote_changed = o != pl.col("base_own"), there != pl.col("base_remote")
+    o, held, last = pl.col("o"), pl.col("held"), pl.col("l")
+    has, same = o > EMPTY, o == held
+    own_changed, remote_changed = o != pl.col("base_own"), held != pl.col("base_remote")
     never = pl.lit(value=False)
     match policy:
         case "ours":
             # what the destination makes of our value is no drift: it was sent for the same one before
-            tried = pl.col("_known") & (pl.col("_own") == o) & (pl.col("_remote") == there)
+            tried = pl.col("_known") & (pl.col("_own") == o) & (pl.col("_remote") == held)
             tried = tried & (pl.col("_at") <= pl.col("acknowledged_at")).fill_null(value=False)
             drifts = has & ~same & (o == last) & pl.col("_fresh") & ~tried
             leave, replaces, note, keep = never, drifts, drifts, tried & ~same
         case "theirs":
-            emptied = (there == EMPTY) & (last > UNKNOWN) & (o == last)
-            leave, replaces, note, keep = has & ((there > EMPTY) | emptied), never, never, never
+            emptied = (held == EMPTY) & (last > UNKNOWN) & (o == last)
+            leave, replaces, note, keep = has & ((held > EMPTY) | emptied), never, never, never
         case "newest":
             newer = pl.col("_own_at").is_not_null() & (
                 pl.col("_remote_at").is_null() | (pl.col("_own_at") > pl.col("_remote_at"))
@@ -182,20 +182,20 @@ def _judged(rows: pl.DataFrame, name: str, policy: Policy) -> pl.DataFrame:
             settles = leave & ~(same & (o == last)) & ~(pl.col("_known") & ~own_changed & ~remote_changed)
             replaces, note, keep = has & wins, settles, leave & ~own_changed & ~remote_changed
     # a value of theirs is never emptied for one of ours that is no more
-    theirs_now = never if policy == "ours" else ~has & (there != last) & (last > EMPTY)
+    theirs_now = never if policy == "ours" else ~has & (held != last) & (last > EMPTY)
     acts = pl.col("_exists") & pl.col("_ours")
     return rows.with_columns(
         _leave=(acts & leave).fill_null(value=False),
         _override=(pl.col("_exists") & (theirs_now | (acts & replaces & (o == last)))).fill_null(value=False),
-        _old=pl.when(theirs_now).then(None).when(there > UNKNOWN).then(there).otherwise(UNKNOWN).cast(pl.UInt64),
+        _old=pl.when(theirs_now).then(None).when(held > UNKNOWN).then(held).otherwise(UNKNOWN).cast(pl.UInt64),
         _note=(acts & note).fill_null(value=False),
         _keep=(pl.col("_exists") & keep).fill_null(value=False) & pl.col("_known"),
     )
 
 
-def _noted(judged: pl.DataFrame, name: str, now: datetime) -> pl.DataFrame:
+def _pairs_of(judged: pl.DataFrame, name: str, now: datetime) -> pl.DataFrame:
     """Return what is remembered of a field from now on."""
-    made = judged.filter("_note").select("key", field=pl.lit(name), own="o", remote="there", at=pl.lit(now, _MOMENT))
+    made = judged.filter("_note").select("key", field=pl.lit(name), own="o", remote="held", at=pl.lit(now, _MOMENT))
     stays = judged.filter(pl.col("_keep") & ~pl.col("_note"))
     stays = stays.select("key", field=pl.lit(name), own="_own", remote="_remote", at="_at")
     return pl.concat([made.cast(_SETTLED), stays.cast(_SETTLED)])
