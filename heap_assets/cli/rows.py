@@ -154,6 +154,8 @@ def what_if(sweeps: tuple[str, ...], day: date | None, as_json: bool) -> None:
     """Say what other limits, thresholds, orders or blocked values would change. Writes nothing.
 
     heap-assets what-if email=1..5 device_id.shared_above=1,3,never order=first_seen block=email:info@acme.io
+
+    heap-assets what-if same=crm_id:1,crm_id:9 apart=email:ann@acme.io,email:bob@acme.io without=17
     """
     project = open_project()
     with progress("Resolving with other limits"):

@@ -54,6 +54,9 @@ class IdentitySettings(Section):
         default=None,
         description="CSV or YAML file of what people have settled: same, apart, nobody or confirmed (docs/identity.md)",
     )
+    review_by: str | None = Field(
+        default=None, description="Trait, such as revenue, that `heap-assets review` ranks by besides rows and syncs"
+    )
     carry_max_days: int = Field(default=7, ge=0, description="How long a missing optional input is carried forward")
 
     @field_validator("identifiers")

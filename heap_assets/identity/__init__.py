@@ -1,7 +1,7 @@
 """Who is who: deterministic identity resolution over links between identifiers (design.md, "Identity")."""
 
 from heap_assets.identity.changes import assign, changes, only_suppressed, without_suppressed
-from heap_assets.identity.decision_file import read_decisions
+from heap_assets.identity.decision_file import append_decision, read_decisions
 from heap_assets.identity.decision_links import DECISIONS_SOURCE
 from heap_assets.identity.decisions import DECISION_KINDS, Decision, DecisionError, DecisionKind, check_decisions
 from heap_assets.identity.engine import EngineName, compile_engine
@@ -14,6 +14,7 @@ from heap_assets.identity.explain.what_if import what_if
 from heap_assets.identity.extract import extract, own_identify_links, resolve_path
 from heap_assets.identity.normalise import identity_values, normalised, suppressed_values, why_not
 from heap_assets.identity.quality import Quality, quality
+from heap_assets.identity.review import REVIEW, review
 from heap_assets.identity.rules import (
     EMAIL,
     HEAP_IDENTITY,
@@ -42,6 +43,7 @@ __all__ = [
     "HEAP_IDENTITY",
     "HEAP_USER_ID",
     "LINKS",
+    "REVIEW",
     "SHARED",
     "Advanced",
     "AuditedTable",
@@ -63,6 +65,7 @@ __all__ = [
     "RulesError",
     "SourceTable",
     "Timeline",
+    "append_decision",
     "assign",
     "audit",
     "audit_figures",
@@ -80,6 +83,7 @@ __all__ = [
     "read_decisions",
     "resolve",
     "resolve_path",
+    "review",
     "suppressed_values",
     "user_migrations_table",
     "users_table",

@@ -12,15 +12,24 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, cast
 
 import polars as pl
 
-from heap_assets.identity.decisions import DECISION_KINDS, Decision, DecisionError, DecisionKind, Pair
+from heap_assets.identity.decisions import (
+    DECISION_KINDS,
+    Decision,
+    DecisionError,
+    DecisionKind,
+    Pair,
+    check_decisions,
+)
 from heap_assets.identity.normalise import IN_WORDS, normalised, reason
 from heap_assets.identity.rules import Rules
-from heap_assets.yaml_core import read_large_yaml
+from heap_assets.storage import update_file
+from heap_assets.yaml_core import read_large_yaml, write_yaml
 
 COLUMNS: Final = ("decision", "identifier_a", "identifier_b", "author", "decided", "reason", "until", "id")
 _ABOUT: Final = ("author", "decided", "reason", "until", "id")
@@ -60,12 +69,75 @@ def read_decisions(path: Path, rules: Rules) -> tuple[Decision, ...]:
     """
     if not path.is_file():
         raise DecisionError(f"{_WHERE} is {str(path)!r}, which does not exist")
-    text = path.read_text(encoding="utf-8-sig")
+    return _decisions_of(path.read_text(encoding="utf-8-sig"), path, rules)
+
+
+def append_decision(path: Path, rules: Rules, kind: str, identifiers: Sequence[str], about: Mapping[str, str]) -> int:
+    """Add a decision to a file, which is made if it is missing; returns how many rows it took.
+
+    A row of CSV has two identifiers at most: more of them take several rows.
+
+    Parameters
+    ----------
+    rules
+        Those that values are spelled by, without decisions.
+    identifiers
+        `type:value`.
+    about
+        `author`, `decided`, `reason`, `until`, `id`; what is empty is left out.
+
+    Raises
+    ------
+    DecisionError
+        The file would not be one that can be read, or its decisions would contradict each other: it stays as it is.
+    """
+    is_csv = path.suffix.lower() == ".csv"
+    rows = _rows_of(kind, identifiers) if is_csv else [tuple(identifiers)]
+    if about.get("id") and len(rows) > 1:
+        raise DecisionError("one id cannot name several rows: leave the id out, or use a YAML file")
+
+    def appended(before: bytes | None) -> bytes:
+        text = (before or b"").decode("utf-8-sig")
+        text += "" if not text or text.endswith("\n") else "\n"
+        if is_csv:
+            names = next(csv.reader(io.StringIO(text)), None) or list(COLUMNS)
+            file = io.StringIO()
+            writer = csv.DictWriter(file, names, lineterminator="\n")
+            if not text:
+                writer.writeheader()
+            for row in rows:
+                ends = dict(zip(("identifier_a", "identifier_b"), row, strict=False))
+                content = {"decision": kind, **ends, **{name: value for name, value in about.items() if value}}
+                if lacking := [name for name in content if name not in names]:
+                    raise DecisionError(f"{_WHERE}: {path.name} has no column {', '.join(lacking)}")
+                writer.writerow(content)
+            text += file.getvalue()
+        else:
+            entry = {kind: list(rows[0]), **{name: value for name, value in about.items() if value}}
+            text += write_yaml([entry])
+        check_decisions(_decisions_of(text, path, rules))
+        return text.encode()
+
+    update_file(path, appended)
+    return len(rows)
+
+
+def _rows_of(kind: str, identifiers: Sequence[str]) -> list[tuple[str, ...]]:
+    if len(identifiers) <= 2 and kind != "nobody":
+        return [tuple(identifiers)]
+    if kind == "nobody":
+        return [(one,) for one in identifiers]
+    if kind == "same":
+        return [(identifiers[0], one) for one in identifiers[1:]]
+    return list(combinations(identifiers, 2))
+
+
+def _decisions_of(text: str, path: Path, rules: Rules) -> tuple[Decision, ...]:
     entries = list(_of_csv(text, path) if path.suffix.lower() == ".csv" else _of_yaml(text, path))
-    return parsed_decisions(entries, rules)
+    return _parsed(entries, rules)
 
 
-def parsed_decisions(entries: Sequence[_Entry], rules: Rules) -> tuple[Decision, ...]:
+def _parsed(entries: Sequence[_Entry], rules: Rules) -> tuple[Decision, ...]:
     """Validate entries and normalise their values, those of one type at once."""
     pairs = [_checked_pairs(entry, rules) for entry in entries]
     spelt = _spelt({pair for of_entry in pairs for pair in of_entry}, rules)

@@ -21,7 +21,7 @@ from heap_assets.cli.main import main
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = dict(leaves(commands))
 WITHOUT_A_TABLE = {
-    *("init", "schema", "catalogue accept", "reset", "report", "dev", "warm", "completion", "docs"),
+    *("init", "schema", "catalogue accept", "reset", "report", "dev", "warm", "completion", "docs", "decide"),
     *("sync run", "sync confirm", "sync retry", "sync resend", "sync forget"),
 }
 ARGUMENTS = {
@@ -30,6 +30,7 @@ ARGUMENTS = {
     "rows": ["profiles", "unique_keys"],
     "explain": ["email:ann@acme.io"],
     "what-if": ["email=1..2"],
+    "decide": ["nobody", "email:desk@acme.io"],
     "completion": ["bash"],
     **{
         f"sync {name}": ["segment_identify"]

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import polars as pl
 
+from heap_assets.identity.decision_links import DECISIONS_SOURCE
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.schemas import ENDS
 
+_BY_DECISION = "same by decision"
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -39,6 +41,11 @@ class LinkSource:
     first_seen: datetime | None
     last_seen: datetime | None
     count: int
+
+    @property
+    def is_decision(self) -> bool:
+        """Whether a person has decided it; `source` then says who and why."""
+        return self.first_seen is None and self.source.startswith(_BY_DECISION)
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,7 @@ def load_clusters(
         members[profile_id].append(Member(Identifier(kind, value), first, last, shared))
     links_of: dict[str, list[Link]] = defaultdict(list)
     for profile_id, part in inside.partition_by("profile_id", as_dict=True).items():
-        links_of[str(profile_id[0])] = as_links(part)
+        links_of[str(profile_id[0])] = [_with_reasons(link, rules) for link in as_links(part)]
     return {
         profile_id: Cluster(
             profile_id,
@@ -134,6 +141,17 @@ def load_clusters(
         )
         for profile_id, profile_members in members.items()
     }
+
+
+def _with_reasons(link: Link, rules: Rules) -> Link:
+    """Return the link with its decision in words in the place of their common source."""
+    if not any(source.source == DECISIONS_SOURCE for source in link.sources):
+        return link
+    ends = {(link.a.type, link.a.value), (link.b.type, link.b.value)}
+    labels = [one.label for one in rules.decisions if one.kind == "same" and ends <= {*one.identifiers}]
+    words = "; ".join(labels) or _BY_DECISION
+    named = (replace(s, source=words) if s.source == DECISIONS_SOURCE else s for s in link.sources)
+    return replace(link, sources=tuple(named))
 
 
 def _between(links: pl.LazyFrame, owners: pl.LazyFrame) -> pl.LazyFrame:

@@ -179,9 +179,13 @@ def _barrier_line(barrier: Barrier | Link) -> str:
 
 def evidence(link: Link) -> str:
     """Return sources, records and dates of a link."""
-    parts = [f"{s.source}, {_count(s.count, 'record')}, {_span(s.first_seen, s.last_seen)}" for s in link.sources]
+    parts = [
+        s.source if s.is_decision else f"{s.source}, {_count(s.count, 'record')}, {_span(s.first_seen, s.last_seen)}"
+        for s in link.sources
+    ]
     shown = "; ".join(parts[:3]) + (f"; and {len(parts) - 3} more sources" if len(parts) > 3 else "")
-    return f"decided by Heap: {shown}" if link.authoritative else shown
+    by_heap = link.authoritative and not any(s.is_decision for s in link.sources)
+    return f"decided by Heap: {shown}" if by_heap else shown
 
 
 def _span(first: datetime | None, last: datetime | None) -> str:

@@ -17,8 +17,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from heap_assets.errors import SettingsError
+from heap_assets.identity.decision_links import DECISIONS_SOURCE, decision_links
+from heap_assets.identity.decisions import Decision
 from heap_assets.identity.normalise import normalised
 from heap_assets.identity.rules import Rules
+from heap_assets.identity.schemas import as_links
 
 if TYPE_CHECKING:
     from heap_assets.identity.engine.native.encode import Encoded, LinkBatch
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
 
 MAX_VARIANTS = 50
 _LIMIT = "[0-9]{1,9}"
-FORMS = "email=1..5, email=2,none, device_id.shared_above=1,never, order=first_seen or block=email:ADDRESS"
+FORMS = (
+    "email=1..5, email=2,none, device_id.shared_above=1,never, order=first_seen, block=email:ADDRESS, "
+    "same=TYPE:VALUE,TYPE:VALUE, apart=TYPE:VALUE,TYPE:VALUE or without=ID of a decision"
+)
 
 
 class SweepError(SettingsError):
@@ -76,6 +82,10 @@ def _variants(sweep: str, rules: Rules) -> list[Variant]:
         raise SweepError(f"{sweep!r} is no sweep; ask for {FORMS}.")
     if setting == "block":
         return [_blocked(value.strip(), rules) for value in values.split(",")]
+    if setting == "without":
+        return [_without(name.strip(), rules) for name in values.split(",")]
+    if setting in ("same", "apart"):
+        return [_decided(setting, values, rules)]
     return [_changed(setting, value, sweep, rules) for value in _expanded(values)]
 
 
@@ -114,6 +124,27 @@ def _blocked(value: str, rules: Rules) -> Variant:
     if not colon or not blocked or name not in rules.types:
         raise SweepError(f"block={value!r}: expected type:value with a type of {', '.join(rules.types)}.")
     return Variant("block", value, rules, blocked=(name, blocked), exact=False)
+
+
+def _without(name: str, rules: Rules) -> Variant:
+    remaining = tuple(decision for decision in rules.decisions if decision.id != name)
+    if len(remaining) == len(rules.decisions):
+        raise SweepError(f"without={name}: there is no such decision.")
+    return _variant("without", name, rules, replace(rules, decisions=remaining))
+
+
+def _decided(kind: str, values: str, rules: Rules) -> Variant:
+    pairs = []
+    for value in values.split(","):
+        name, colon, raw = value.strip().partition(":")
+        if not colon or not raw or name not in rules.types:
+            raise SweepError(f"{kind}={values!r}: expected type:value with types of {', '.join(rules.types)}.")
+        pairs.append((name, str(pl.select(normalised(pl.lit(raw), rules[name].normaliser)).item())))
+    if len({*pairs}) < 2:
+        raise SweepError(f"{kind}={values!r}: expected two identifiers or more, such as {kind}=TYPE:VALUE,TYPE:VALUE.")
+    decision = Decision("same" if kind == "same" else "apart", tuple(sorted({*pairs})))
+    remaining = tuple(one for one in rules.decisions if one.id != decision.id)
+    return _variant(kind, values, rules, replace(rules, decisions=(*remaining, decision)))
 
 
 def _variant(setting: str, value: str, today: Rules, rules: Rules) -> Variant:
@@ -189,7 +220,8 @@ def what_if(links: pl.LazyFrame, rules: Rules, sweeps: Sequence[str] | Sequence[
     rules
         Today's rules.
     sweeps
-        `email=1..5`, `device_id.shared_above=1,3,never`, `order=first_seen`, `block=email:info@acme.io`; or variants.
+        `email=1..5`, `device_id.shared_above=1,3,never`, `order=first_seen`, `block=email:info@acme.io`,
+        `same=crm_id:1,crm_id:9`, `apart=email:ann@x.io,email:bob@x.io`, `without=17` (a decision); or variants.
 
     Raises
     ------
@@ -201,13 +233,46 @@ def what_if(links: pl.LazyFrame, rules: Rules, sweeps: Sequence[str] | Sequence[
     from heap_assets.identity.engine.native.encode import encode  # Numba is loaded when it is first needed
 
     parsed = [v for sweep in sweeps for v in ([sweep] if isinstance(sweep, Variant) else variants([sweep], rules))]
-    encoded = encode(links, rules)
+    every = encode(pl.concat([links, *_decided_links(links, parsed, rules)]), rules)
+    encoded = _with_decisions(every, DECISIONS_SOURCE)
     today = _Outcome.of(encoded, rules)
     rows = [_row(Variant("today", "", rules), today, today, is_today=True)]
-    for variant in parsed:
+    for number, variant in enumerate(parsed):
         is_today = variant.blocked is None and variant.rules.digest == rules.digest
-        rows.append(_row(variant, today, today if is_today else _resolved(encoded, variant), is_today=is_today))
+        own = encoded
+        if variant.rules.decisions != rules.decisions:
+            own = _with_decisions(every, f"{DECISIONS_SOURCE}/{number}")
+        rows.append(_row(variant, today, today if is_today else _resolved(own, variant), is_today=is_today))
     return WhatIf(pl.DataFrame(rows, schema=WHAT_IF_SCHEMA, orient="row"))
+
+
+def _decided_links(links: pl.LazyFrame, parsed: Sequence[Variant], rules: Rules) -> list[pl.LazyFrame]:
+    """Return the links of variants whose decisions are others, between identifiers that other tables name.
+
+    Each variant has a source of its own: what the others have decided does not count for it.
+    """
+    decided = [
+        decision_links(variant.rules).with_columns(pl.lit(f"{DECISIONS_SOURCE}/{number}").alias("source"))
+        for number, variant in enumerate(parsed)
+        if variant.rules.decisions != rules.decisions
+    ]
+    if not decided:
+        return []
+    named = pl.concat(
+        [links.select(pl.col(f"type_{end}").alias("type"), pl.col(f"value_{end}").alias("value")) for end in "ab"]
+    ).unique()
+    added = as_links(pl.concat(decided).lazy())
+    for end in "ab":
+        added = added.join(named, left_on=[f"type_{end}", f"value_{end}"], right_on=["type", "value"], how="semi")
+    return [added]
+
+
+def _with_decisions(encoded: Encoded, source: str) -> Encoded:
+    """Return the links without those of decisions, except of one source."""
+    others = [code for code, name in enumerate(encoded.sources) if name.startswith(DECISIONS_SOURCE) and name != source]
+    if not others:
+        return encoded
+    return replace(encoded, batches=[_chosen(b, ~np.isin(b.tag >> 1, others)) for b in encoded.batches])
 
 
 @dataclass(frozen=True)
@@ -250,7 +315,10 @@ def _resolved(encoded: Encoded, variant: Variant) -> _Outcome:
 
 
 def _without_nodes(batch: LinkBatch, nodes: NDArray[np.uint32]) -> LinkBatch:
-    remaining = ~(np.isin(batch.a, nodes) | np.isin(batch.b, nodes))
+    return _chosen(batch, ~(np.isin(batch.a, nodes) | np.isin(batch.b, nodes)))
+
+
+def _chosen(batch: LinkBatch, remaining: NDArray[np.bool_]) -> LinkBatch:
     starts = np.concatenate([[0], np.cumsum(remaining)]).astype(np.int64)
     columns = {name: getattr(batch, name)[remaining] for name in ("a", "b", "first", "tag")}
     return replace(batch, **columns, starts=starts[batch.starts])

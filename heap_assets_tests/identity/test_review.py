@@ -1,0 +1,128 @@
+"""The queue of what people should look at, and what becomes of it once they have."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from heap_assets.identity import (
+    Decision,
+    DecisionError,
+    IdentifierRule,
+    IdentityTables,
+    Rules,
+    append_decision,
+    explain,
+    read_decisions,
+    resolve,
+    review,
+    what_if,
+)
+from heap_assets.identity.decision_links import decision_links
+from heap_assets.identity.engine.reference import Row
+from heap_assets_tests.identity.builders import START, links_frame
+
+RULES = Rules(
+    (
+        IdentifierRule("crm_id", max_per_profile=1),
+        IdentifierRule("email", max_per_profile=2),
+        IdentifierRule("device_id", shared_above=1),
+    )
+)
+DESK, KIOSK = ("email", "desk@x.io"), ("device_id", "kiosk")
+MADE = [
+    *(Row(("crm_id", f"C{n}"), ("email", f"p{n}@x.io"), "crm", START, START) for n in range(6)),
+    *(Row(("crm_id", f"C{n}"), DESK, "crm", START, START) for n in (0, 1, 2)),  # an inbox of three
+    Row(("crm_id", "C4"), ("email", "p3@x.io"), "billing", START, START, 5),  # one person, imported twice
+    Row(("email", "p5@x.io"), KIOSK, "visits", START, START),
+    Row(("email", "p4@x.io"), KIOSK, "visits", START, START),
+]
+
+
+def tables_of(*settled: Decision) -> tuple[IdentityTables, Rules]:
+    rules = replace(RULES, decisions=settled)
+    excluded = rules.excluded
+    made = [row for row in MADE if row.a not in excluded and row.b not in excluded]
+    links = pl.concat([links_frame(made).collect(), decision_links(rules)]).lazy()
+    result = resolve(links, rules)
+    return IdentityTables(links, result.graph, result.conflicts, result.shared), rules
+
+
+def queue(*settled: Decision) -> dict[str, list[str]]:
+    entries = review(*tables_of(*settled), ["crm_id"])
+    assert entries["rank"].to_list() == list(range(1, entries.height + 1))
+    return {kind: entries.filter(kind=kind)["identifiers"].to_list() for kind in entries["kind"].unique()}
+
+
+def test_each_entry_names_what_a_decision_would_name() -> None:
+    entries = queue()
+    assert entries["claimed"] == [["email:desk@x.io"]]
+    assert entries["refused"] == [["crm_id:C3", "crm_id:C4"]]
+    assert entries["shared"] == [["device_id:kiosk"]]
+    assert ["email:desk@x.io", "email:p0@x.io"] in entries["at_limit"]
+
+
+@pytest.mark.parametrize("kind", ["claimed", "refused", "shared"])
+def test_what_is_decided_leaves_the_queue(kind: str) -> None:
+    """By the decision that the entry proposes, and by one that confirms it as it is."""
+    entry = review(*tables_of(), ["crm_id"]).filter(kind=kind).row(0, named=True)
+    names = tuple(tuple(name.split(":", 1)) for name in entry["identifiers"])
+    for decision in (entry["decision"], "confirmed"):
+        assert kind not in queue(Decision(decision, names))
+
+
+def test_money_and_syncs_move_an_entry_up() -> None:
+    tables, rules = tables_of()
+    [desk] = review(tables, rules, ["crm_id"]).filter(kind="shared")["profiles"].to_list()
+    worth = pl.LazyFrame({"profile_id": desk, "money": [900.0] * len(desk), "syncs": [3] * len(desk)})
+    first = review(tables, rules, ["crm_id"], worth).row(0, named=True)
+    assert (first["kind"], first["money"], first["syncs"]) == ("shared", 1800.0, 6)
+
+
+TWINS = Decision("same", (("crm_id", "C3"), ("crm_id", "C4")), "a.b", None, "imported twice", id="17")
+APART = Decision("apart", (("crm_id", "C0"), DESK), "a.b", None, "inbox of the front desk", id="18")
+
+
+class TestExplained:
+    """Decisions in explanations and simulations."""
+
+    def test_same(self) -> None:
+        answer = explain("crm_id:C3", "crm_id:C4", *tables_of(TWINS)).text()
+        assert "same by decision 17 (a.b: imported twice)" in answer
+        assert "decided by Heap" not in answer
+
+    def test_apart(self) -> None:
+        answer = explain("crm_id:C0", "email:desk@x.io", *tables_of(APART)).text()
+        assert "two people: apart by decision 18 (a.b: inbox of the front desk)" in answer
+
+    def test_what_if(self) -> None:
+        tables, rules = tables_of(TWINS)
+        frame = what_if(
+            tables.links, rules, ["without=17", "apart=crm_id:C0,email:desk@x.io", "same=crm_id:C0,crm_id:C1"]
+        ).frame
+        today, without, apart, same = frame["profiles"].to_list()
+        assert (today, without) == (5, 6)
+        assert without == resolve(tables_of()[0].links, RULES).profiles
+        joined = Decision("same", (("crm_id", "C0"), ("crm_id", "C1")))
+        for profiles, decision in ((apart, APART), (same, joined)):
+            assert profiles == resolve(tables.links, replace(rules, decisions=(TWINS, decision))).profiles
+
+
+class TestWriting:
+    """Decisions that a command writes are those that a file holds."""
+
+    @pytest.mark.parametrize("name", ["decisions.csv", "decisions.yaml"])
+    def test_a_row_is_added(self, tmp_path: Path, name: str) -> None:
+        file, about = tmp_path / name, {"author": "a.b", "reason": "one, twice", "until": ""}
+        append_decision(file, RULES, "same", ["crm_id:C3", "crm_id:C4"], about)
+        append_decision(file, RULES, "apart", ["crm_id:C0", "crm_id:C1", "crm_id:C2"], about)
+        decisions = read_decisions(file, RULES)
+        assert decisions[0].reason == "one, twice"
+        assert len(decisions) == (4 if name.endswith("csv") else 2)
+        before = file.read_bytes()
+        with pytest.raises(DecisionError, match="the same by"):
+            append_decision(file, RULES, "apart", ["crm_id:C4", "crm_id:C3"], {})
+        assert file.read_bytes() == before
