@@ -87,10 +87,10 @@ def _name(kind: str, value: str) -> pl.Expr:
 def _rows(entries: pl.DataFrame, tables: IdentityTables) -> pl.LazyFrame:
     """Return entry, rows: how many rows of all tables name an identifier of the entry."""
     named = entries.lazy().select("entry", "identifiers").explode("identifiers").rename({"identifiers": "name"})
-    wanted = named.select("name").unique()
+    named_once = named.select("name").unique()
     ends = [
         tables.links.select(_name(f"type_{end}", f"value_{end}").alias("name"), "count")
-        .join(wanted, on="name", how="semi")
+        .join(named_once, on="name", how="semi")
         .group_by("name")
         .agg(pl.col("count").sum())
         for end in ("a", "b")

@@ -269,10 +269,12 @@ def _decided_links(links: pl.LazyFrame, parsed: Sequence[Variant], rules: Rules)
 
 def _with_decisions(encoded: Encoded, source: str) -> Encoded:
     """Return the links without those of decisions, except of one source."""
-    others = [code for code, name in enumerate(encoded.sources) if name.startswith(DECISIONS_SOURCE) and name != source]
-    if not others:
+    left_out = [
+        code for code, name in enumerate(encoded.sources) if name.startswith(DECISIONS_SOURCE) and name != source
+    ]
+    if not left_out:
         return encoded
-    return replace(encoded, batches=[_chosen(b, ~np.isin(b.tag >> 1, others)) for b in encoded.batches])
+    return replace(encoded, batches=[_chosen(b, ~np.isin(b.tag >> 1, left_out)) for b in encoded.batches])
 
 
 @dataclass(frozen=True)
