@@ -14,7 +14,7 @@ from heap_assets.config.heap import (
 from heap_assets.config.identity import IdentifierType
 from heap_assets.config.load import PATH_VARIABLE, load_settings, parse_settings, settings_path
 from heap_assets.config.models import HEAP_DEFAULT_IDENTIFIERS, Kinds, Settings
-from heap_assets.config.operations import UI_VARIABLE, Alert
+from heap_assets.config.operations import UI_VARIABLE, Alert, Host
 from heap_assets.config.reverse_etl import CensusSettings, HightouchSettings, ReverseEtlSync
 from heap_assets.config.schema import settings_schema
 from heap_assets.config.sync import (
@@ -46,6 +46,7 @@ __all__ = [
     "HashedSettings",
     "HeapSettings",
     "HightouchSettings",
+    "Host",
     "IdentifierType",
     "IdentifierTypes",
     "KeyedSettings",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -81,6 +82,8 @@ class Pool(AbstractContextManager["Pool"]):
         self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="function")
         self._idle: list[ChildProcess] = []
         self._all: list[ChildProcess] = []
+        # of a pool that is not closed by `with`: its processes end with it
+        weakref.finalize(self, _end, self._all)
         self._lock = threading.Lock()
         self._stuck = 0
 
@@ -92,8 +95,7 @@ class Pool(AbstractContextManager["Pool"]):
 
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(cancel_futures=True)
-        for child in self._all:
-            child.end()
+        _end(self._all)
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Results]:
         """Yield the results of batches in their order; twice as many as there are workers are under way.
@@ -190,8 +192,13 @@ class Pool(AbstractContextManager["Pool"]):
                 child.end()
         child = ChildProcess(self.code, self.limits)
         with self._lock:
-            self._all = [*(each for each in self._all if each.is_alive), child]
+            self._all[:] = [*(each for each in self._all if each.is_alive), child]
         return child
+
+
+def _end(children: list[ChildProcess]) -> None:
+    for child in children:
+        child.end()
 
 
 _SPOKEN: Final = {
