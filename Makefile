@@ -85,6 +85,9 @@ bench-wide: $(DEV) ## Build a day of TABLES event tables as one run, against Dag
 bench-identity: $(DEV) ## Resolve LINKS links through this and its peers
 	@$(BIN)/python benchmarks/identity.py --links $(LINKS) --seed $(SEED)
 
+bench-review: $(DEV) ## Decisions against precision and recall: the queue of the demo's company, decided by the truth
+	@$(BIN)/python benchmarks/review.py --folder data/demo
+
 bench-destinations: $(DEV) ## ROWS rows to each vendor's local server, beside drt-core (ONLY= for some connectors)
 	@$(BIN)/python benchmarks/destinations.py --rows $(or $(DESTINATION_ROWS),100000) --only $(ONLY)
 

@@ -35,7 +35,7 @@ class Decision:
     >>> from heap_assets.identity import Decision
     >>> desk = Decision("apart", (("email", "ann@x.io"), ("email", "bob@x.io")), "a.b", date(2026, 11, 2), "one inbox")
     >>> desk.holds_on(date(2026, 11, 3)), desk.label
-    (True, 'apart by decision e5d2ebc6 (a.b, 2026-11-02: one inbox)')
+    (True, 'apart by decision 266c944a (a.b, 2026-11-02: one inbox)')
 
     Attributes
     ----------

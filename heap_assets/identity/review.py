@@ -41,7 +41,8 @@ def review(
     between two profiles), `several` (several key values on one profile), `at_limit` (a profile as large as a limit lets
     it be), `shared`. identifiers: `type:value`, those that a decision would name. rows: of all tables, naming one of
     them. decision: the one that would settle it; `confirmed` settles each as it is. What a decision covers already is
-    left out. Ranked by the sum of rows, money and syncs, each as a share of the largest.
+    left out. Ranked by the sum of rows, money and syncs, each as a share of the largest of its kind; shared values, which
+    a rule has kept from joining anybody, come after all others.
     """
     entries = pl.concat(
         [_claimed(tables), _refused(tables), *_of_profiles(tables, rules, key_types), _shared(tables)]
@@ -68,11 +69,14 @@ def review(
             .agg(pl.col("money").sum().cast(pl.Float64), pl.col("syncs").sum().cast(pl.Int64))
         )
         valued = counted.join(sums, on="entry", how="left")
-    share = [pl.col(name).cast(pl.Float64) / pl.col(name).max().cast(pl.Float64) for name in ("rows", "money", "syncs")]
+    share = [
+        pl.col(name).cast(pl.Float64) / pl.col(name).max().over("kind").cast(pl.Float64)
+        for name in ("rows", "money", "syncs")
+    ]
     return (
         valued.with_columns(score=pl.sum_horizontal(part.fill_nan(0.0).fill_null(0.0) for part in share))
         .with_columns(names=pl.col("identifiers").list.join(" "))
-        .sort("score", "kind", "names", descending=[True, False, False])
+        .sort(pl.col("kind") == "shared", "score", "kind", "names", descending=[False, True, False, False])
         .head(most)
         .with_row_index("rank", 1)
         .select(pl.col(name).cast(dtype) for name, dtype in REVIEW.items())

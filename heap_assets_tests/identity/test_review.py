@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -23,6 +24,9 @@ from heap_assets.identity import (
 )
 from heap_assets.identity.decision_links import decision_links
 from heap_assets.identity.engine.reference import Row
+from heap_assets.pipelines.reviewing import decide
+from heap_assets.pipelines.suites import identity_checks
+from heap_assets.project import Project, open_project
 from heap_assets_tests.identity.builders import START, links_frame
 
 RULES = Rules(
@@ -76,10 +80,12 @@ def test_what_is_decided_leaves_the_queue(kind: str) -> None:
 
 def test_money_and_syncs_move_an_entry_up() -> None:
     tables, rules = tables_of()
-    [desk] = review(tables, rules, ["crm_id"]).filter(kind="shared")["profiles"].to_list()
-    worth = pl.LazyFrame({"profile_id": desk, "money": [900.0] * len(desk), "syncs": [3] * len(desk)})
+    without = review(tables, rules, ["crm_id"])
+    assert without.row(-1, named=True)["kind"] == "shared"
+    [twins] = without.filter(kind="refused")["profiles"].to_list()
+    worth = pl.LazyFrame({"profile_id": twins, "money": [900.0] * len(twins), "syncs": [3] * len(twins)})
     first = review(tables, rules, ["crm_id"], worth).row(0, named=True)
-    assert (first["kind"], first["money"], first["syncs"]) == ("shared", 1800.0, 6)
+    assert (first["kind"], first["money"], first["syncs"]) == ("refused", 1800.0, 6)
 
 
 TWINS = Decision("same", (("crm_id", "C3"), ("crm_id", "C4")), "a.b", None, "imported twice", id="17")
@@ -126,3 +132,34 @@ class TestWriting:
         with pytest.raises(DecisionError, match="the same by"):
             append_decision(file, RULES, "apart", ["crm_id:C4", "crm_id:C3"], {})
         assert file.read_bytes() == before
+
+
+class TestSettings:
+    """From the settings to the rules of every day, and back into the file."""
+
+    @pytest.fixture
+    def project(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+        monkeypatch.setenv("HEAP_ASSETS_DEMO", str(tmp_path / "demo"))
+        root = Path(__file__).parents[2]
+        (tmp_path / "heap_catalogue.yaml").write_bytes((root / "heap_catalogue.yaml").read_bytes())
+        text = (root / "heap_assets.yaml").read_text()
+        assert text.count("\nidentity:\n") == 1
+        settings = tmp_path / "heap_assets.yaml"
+        settings.write_text(text.replace("\nidentity:\n", "\nidentity:\n  decisions: decisions.csv\n"))
+        (tmp_path / "decisions.csv").write_text(
+            "decision,identifier_a,identifier_b,until\n"
+            "same,email:Ann@acme.io,email:ann.b@acme.io,\napart,email:ann@acme.io,email:bob@acme.io,2020-01-01\n"
+        )
+        return open_project(file=settings)
+
+    def test_decisions_are_read_beside_the_settings(self, project: Project) -> None:
+        assert [one.kind for one in project.rules.decisions] == ["same"]
+        assert project.rules.decisions[0].identifiers == (("email", "ann.b@acme.io"), ("email", "ann@acme.io"))
+        assert [one.kind for one in project.rules_of_days.on(date(2020, 1, 1)).decisions] == ["same", "apart"]
+        assert "decisions_hold" in {check.name for check in identity_checks(project)}
+
+    def test_a_decision_is_written_beside_the_settings(self, project: Project) -> None:
+        decide(project, "nobody", ["email:desk@acme.io"], {})
+        assert ("email", "desk@acme.io") in open_project(file=project.file).rules.excluded
+        with pytest.raises(DecisionError, match="nobody's by decision"):
+            decide(project, "nobody", ["email:ann@acme.io"], {})
