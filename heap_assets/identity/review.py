@@ -41,8 +41,10 @@ def review(
     between two profiles), `several` (several key values on one profile), `at_limit` (a profile as large as a limit lets
     it be), `shared`. identifiers: `type:value`, those that a decision would name. rows: of all tables, naming one of
     them. decision: the one that would settle it; `confirmed` settles each as it is. What a decision covers already is
-    left out. Ranked by the sum of rows, money and syncs, each as a share of the largest of its kind; shared values, which
-    a rule has kept from joining anybody, come after all others.
+    left out.
+
+    Ranked by the sum of rows, money and syncs, each as a share of the largest of its kind; shared values, which a rule
+    has kept from joining anybody, come after all others.
     """
     entries = pl.concat(
         [_claimed(tables), _refused(tables), *_of_profiles(tables, rules, key_types), _shared(tables)]
