@@ -8,7 +8,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-destinations bench-warehouse bench-definitions bench-first-load bench-ui screenshots
+.PHONY: help install demo dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-destinations bench-warehouse bench-functions bench-definitions bench-first-load bench-ui screenshots
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -96,6 +96,9 @@ bench-delivery: $(DEV) ## Difference of PROFILES profiles and delivery, against 
 
 bench-warehouse: $(DEV) ## Read and publish ROWS rows, against google-cloud-bigquery and dlt
 	@$(BIN)/python benchmarks/warehouse.py --rows $(ROWS) --seed $(SEED)
+
+bench-functions: $(DEV) ## ROWS rows through JavaScript functions, beside mini-racer and dukpy where they are installed
+	@$(BIN)/python benchmarks/functions.py --rows $(ROWS)
 
 bench-definitions: $(DEV) ## Load the definitions of 500 event tables, against Dagster's own time for as many assets
 	@$(BIN)/python benchmarks/definitions.py

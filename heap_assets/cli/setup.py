@@ -141,6 +141,7 @@ def _understood(settings: Settings, event_tables: list[str]) -> list[str]:
         f"  source      {source.kind}: {_where(source)}",
         f"  tables      {_event_tables(event_tables, settings.heap.tables.accept)}",
         *(f"  left out    of {table}: {_rules_text(rules)}" for table, rules in settings.heap.tables.leave_out.items()),
+        *(f"  function    of {table}: {one.file}" for table, one in settings.functions.transform.items()),
         f"Lake          {settings.lake.url}, from {settings.start_date}",
     ]
     for own, chosen in settings.all_sources.items():

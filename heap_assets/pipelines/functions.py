@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
@@ -145,8 +146,21 @@ def run_function(
     task: Task, table: str, function: FunctionSettings, rows: pl.LazyFrame, outcome: Outcome
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows that a table's function makes of a day's, part by part and in their order; at least one part."""
-    project = task.project
-    key = salt(project.lake.store)
+    limits = limits_of(function)
+    shape, as_text = shape_of(task, table, function, rows)
+    with pool_of(task, table, function) as pool:
+        count = rows.select(pl.len()).collect().item()
+        for start in range(0, max(count, 1), _CHUNK):
+            before = rows.slice(start, _CHUNK).collect()
+            batches = [
+                Batch(start + batch.first, batch.rows) for batch in batches_of(json_rows(before, as_text), limits)
+            ]
+            yield shape.rows(before, list(pool.run(batches)), outcome)
+
+
+def shape_of(task: Task, table: str, function: FunctionSettings, rows: pl.LazyFrame) -> tuple[Shape, frozenset[str]]:
+    """Return the columns before and after a table's function, and the integer columns that go as text."""
+    key = salt(task.project.lake.store)
     schema = rows.collect_schema()
     keys = [name for name in keys_of(table) if name in schema]
     shape = Shape(
@@ -157,24 +171,54 @@ def run_function(
         time="time" if "time" in schema else None,
         day=task.day,
     )
-    as_text = wide_integers(rows, [name for name in keys if schema[name].is_integer()])
-    limits = limits_of(function)
+    return shape, wide_integers(rows, [name for name in keys if schema[name].is_integer()])
+
+
+def pool_of(task: Task, table: str, function: FunctionSettings) -> Pool:
+    """Return the processes of a function for a day: its clock is the end of that day."""
+    code = code_of(task.project, function)
     end_of_day = datetime.combine(task.day + timedelta(days=1), time.min, UTC)
-    code = code_of(project, function)
-    with Pool(
+    return Pool(
         code,
-        limits,
+        limits_of(function),
         now=int(end_of_day.timestamp()) * 1000,
         seed=int(version_of([code.version, table, str(task.day)], 8), 16) & 0x7FFFFFFF,
         context={"table": table, "day": str(task.day)},
-    ) as pool:
-        count = rows.select(pl.len()).collect().item()
-        for start in range(0, max(count, 1), _CHUNK):
-            before = rows.slice(start, _CHUNK).collect()
-            batches = [
-                Batch(start + batch.first, batch.rows) for batch in batches_of(json_rows(before, as_text), limits)
-            ]
-            yield shape.rows(before, list(pool.run(batches)), outcome)
+    )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a function makes of one row; `state` is `dropped` or `rejected` (and why), or empty."""
+
+    before: dict[str, Any]
+    after: list[dict[str, Any]]
+    state: str
+    reason: str
+    log: list[str]
+
+
+def try_rows(task: Task, table: str, file: str, rows: pl.LazyFrame) -> list[Trial]:
+    """Return what a file makes of rows, each by itself; the settings of the table's function are taken if it is its."""
+    function = function_of(task.project, table)
+    if function is None or function.file != file:
+        function = FunctionSettings(file=file)
+    shape, as_text = shape_of(task, table, function, rows)
+    before = rows.collect()
+    trials = []
+    with pool_of(task, table, function) as pool:
+        for at, text in enumerate(json_rows(before, as_text)):
+            [results] = pool.run([Batch(at, [text])])
+            outcome, row = Outcome(), before[at : at + 1]
+            made = shape.rows(row, [results], outcome).to_dicts()
+            rejected = next(iter(outcome.rejected_rows), None)
+            reason = next(iter(outcome.dropped), "")
+            if rejected:
+                reason = f"{rejected['place']}: {rejected['reason']}".removeprefix(": ")
+            state = "rejected" if rejected else "dropped" if outcome.dropped else ""
+            undeclared = [f"column {name} is not declared and left out" for name in outcome.undeclared]
+            trials.append(Trial(row.to_dicts()[0], made, state, reason, [*outcome.log, *undeclared]))
+    return trials
 
 
 def _stored_part(path: Path, rows: pl.DataFrame) -> Path:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
+from datetime import date
+from pathlib import Path
 
+from heap_assets.errors import no_such
 from heap_assets.pipelines import exports
-from heap_assets.pipelines.functions import transformed
+from heap_assets.pipelines.functions import Trial, transformed, try_rows
 from heap_assets.pipelines.table import UNREADABLE, Table, Task, without_left_out
+from heap_assets.project import Project
 from heap_assets.sources.heap_connect import build_event_day, build_user_migrations, build_users
 from heap_assets.tables import USERS
 
@@ -14,6 +19,25 @@ from heap_assets.tables import USERS
 def event_day(task: Task, table: str) -> Table:
     """Return a day of an event table, without the rows that the settings leave out, as its function makes it."""
     return transformed(task, table, without_left_out(task, table, _unfiltered_day(task, table)))
+
+
+def try_function(project: Project, file: str, table: str, day: date, count: int) -> list[Trial]:
+    """Return what a file of the folder of functions makes of the first rows of a day; nothing is written.
+
+    Raises
+    ------
+    MissingInputError
+        The table has not landed.
+    FunctionFailedError
+        The file cannot be run.
+    """
+    if table not in project.event_tables:
+        raise no_such("event table", table, project.event_tables)
+    with tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch:
+        task = Task(project, day, Path(scratch))
+        return try_rows(
+            task, table, file, without_left_out(task, table, _unfiltered_day(task, table)).frame.head(count)
+        )
 
 
 def _unfiltered_day(task: Task, table: str) -> Table:
