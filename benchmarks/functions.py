@@ -17,7 +17,7 @@ from pathlib import Path
 
 import polars as pl
 
-from heap_assets.functions import Batch, Limits, Outcome, Pool, Shape, batches_of, bundle, json_rows
+from heap_assets.functions import Outcome, Pool, Shape, bundle, through
 
 BODIES = {
     "identity": "return row;",
@@ -56,13 +56,10 @@ def ours(rows: pl.DataFrame, body: str, workers: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "f.js").write_text(f"export default function (row) {{ {body} }}")
         shape = Shape(rows.schema, {}, ["event_id", "user_id", "time"], str, "time", date(2026, 1, 1))
-        made, outcome, limits = 0, Outcome(), Limits()
-        with Pool(bundle(Path(folder), "f.js"), limits, workers=workers) as pool:
-            for start in range(0, len(rows), CHUNK):
-                part = rows.slice(start, CHUNK)
-                texts = json_rows(part, frozenset({"event_id", "user_id"}))
-                batches = [Batch(start + one.first, one.rows) for one in batches_of(texts, limits)]
-                made += len(shape.rows(part, list(pool.run(batches)), outcome))
+        outcome = Outcome()
+        with Pool(bundle(Path(folder), "f.js"), workers=workers) as pool:
+            parts = rows.iter_slices(CHUNK)
+            made = sum(map(len, through(pool, shape, frozenset({"event_id", "user_id"}), parts, outcome)))
         assert made == len(rows)
         assert not outcome.rejected
         return made

@@ -13,7 +13,7 @@ from heap_assets.functions.pool import (
     batches_of,
 )
 from heap_assets.functions.process import FunctionFailedError, require_limits
-from heap_assets.functions.rows import DTYPES, ORDINAL, Outcome, Shape, is_passed, json_rows, wide_integers
+from heap_assets.functions.rows import DTYPES, ORDINAL, Outcome, Shape, is_passed, json_rows, through, wide_integers
 
 __all__ = [
     "DROPPED",
@@ -36,5 +36,6 @@ __all__ = [
     "is_passed",
     "json_rows",
     "require_limits",
+    "through",
     "wide_integers",
 ]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final
 
 import polars as pl
 
-from heap_assets.functions.pool import DROPPED, REJECTED, SPLIT, Results
+from heap_assets.functions.pool import DROPPED, REJECTED, SPLIT, Batch, Pool, Results, batches_of
 from heap_assets.redaction import redact
 from heap_assets.values import PRIVATE, json_safe, read_times
 
@@ -27,6 +27,8 @@ DTYPES: Final[Mapping[str, pl.DataType]] = {
 }
 _SAFE: Final = 2**53 - 1
 _SHOWN: Final = 100
+_JOINED: Final = 20
+"""Batches whose rows become one part."""
 _INTEGER: Final = re.compile(r"-?\d{1,40}")
 _AT: Final = f"{PRIVATE}at"
 
@@ -187,6 +189,33 @@ class Shape:
                     continue
                 row = before.row(position - first)
                 outcome.log.append(redact(line, (str(value) for value in row if value is not None), longest=300))
+
+
+def through(
+    pool: Pool, shape: Shape, as_text: frozenset[str], parts: Iterable[pl.DataFrame], outcome: Outcome
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows that a function makes of a table's, part by part and in their order.
+
+    While results are read, the processes work on the next batches.
+    """
+    sent: deque[pl.DataFrame] = deque()
+
+    def batches() -> Iterator[Batch]:
+        first = 0
+        for part in parts:
+            for batch in batches_of(json_rows(part, as_text), pool.limits):
+                sent.append(part.slice(batch.first, len(batch.rows)))
+                yield Batch(first + batch.first, batch.rows)
+            first += len(part)
+
+    made: list[pl.DataFrame] = []
+    for results in pool.run(batches()):
+        made.append(shape.rows(sent.popleft(), [results], outcome))
+        if len(made) == _JOINED:
+            yield pl.concat(made)
+            made = []
+    if made:
+        yield pl.concat(made)
 
 
 def _family(dtype: pl.DataType) -> str:

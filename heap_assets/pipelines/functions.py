@@ -23,10 +23,10 @@ from heap_assets.functions import (
     Outcome,
     Pool,
     Shape,
-    batches_of,
     bundle,
     json_rows,
     require_limits,
+    through,
     wide_integers,
 )
 from heap_assets.pipelines.table import BuiltTable, Table, Task
@@ -146,16 +146,12 @@ def run_function(
     task: Task, table: str, function: FunctionSettings, rows: pl.LazyFrame, outcome: Outcome
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows that a table's function makes of a day's, part by part and in their order; at least one part."""
-    limits = limits_of(function)
     shape, as_text = shape_of(task, table, function, rows)
     with pool_of(task, table, function) as pool:
         count = rows.select(pl.len()).collect().item()
-        for start in range(0, max(count, 1), _CHUNK):
-            before = rows.slice(start, _CHUNK).collect()
-            batches = [
-                Batch(start + batch.first, batch.rows) for batch in batches_of(json_rows(before, as_text), limits)
-            ]
-            yield shape.rows(before, list(pool.run(batches)), outcome)
+        parts = (rows.slice(start, _CHUNK).collect() for start in range(0, count, _CHUNK))
+        yield shape.rows(rows.head(0).collect(), [], outcome)
+        yield from through(pool, shape, as_text, parts, outcome)
 
 
 def shape_of(task: Task, table: str, function: FunctionSettings, rows: pl.LazyFrame) -> tuple[Shape, frozenset[str]]:
