@@ -154,9 +154,11 @@ def run_function(
         yield from through(pool, shape, as_text, parts, outcome)
 
 
-def shape_of(task: Task, table: str, function: FunctionSettings, rows: pl.LazyFrame) -> tuple[Shape, frozenset[str]]:
+def shape_of(
+    task: Task, table: str, function: FunctionSettings, rows: pl.LazyFrame, *, keep_salt: bool = True
+) -> tuple[Shape, frozenset[str]]:
     """Return the columns before and after a table's function, and the integer columns that go as text."""
-    key = salt(task.project.lake.store)
+    key = salt(task.project.lake.store, keep=keep_salt)
     schema = rows.collect_schema()
     keys = [name for name in keys_of(table) if name in schema]
     shape = Shape(
@@ -199,7 +201,7 @@ def try_rows(task: Task, table: str, file: str, rows: pl.LazyFrame) -> list[Tria
     function = function_of(task.project, table)
     if function is None or function.file != file:
         function = FunctionSettings(file=file)
-    shape, as_text = shape_of(task, table, function, rows)
+    shape, as_text = shape_of(task, table, function, rows, keep_salt=False)
     before = rows.collect()
     trials = []
     with pool_of(task, table, function) as pool:

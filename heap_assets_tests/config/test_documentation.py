@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 VARIABLES = (
     *("HEAP_APP_ID", "HEAP_EXTERNAL_ID", "WAREHOUSE_DSN", "CRM_DSN", "BIGQUERY_KEY", "PUBLISH_DSN"),
     *("ALERT_WEBHOOK_URL", "HIGHTOUCH_TOKEN", "CENSUS_TOKEN", "SALESFORCE_CLIENT_ID", "SALESFORCE_CLIENT_SECRET"),
+    *("HUBSPOT_TOKEN", "ZENDESK_API_TOKEN", "CRM_TOKEN"),
 )
 
 
@@ -38,7 +39,7 @@ def shown() -> Iterator[tuple[str, dict[str, Any]]]:
         for number, match in enumerate(re.finditer(r"( *)```yaml\n(.*?)```", path.read_text(), re.DOTALL)):
             text = "\n".join(line.removeprefix(match[1]) for line in match[2].splitlines())
             block = yaml.safe_load(text)
-            if block.keys() not in OTHER_FILES:
+            if isinstance(block, dict) and block.keys() not in OTHER_FILES:  # a list is a file of decisions
                 yield f"{path.name}-{number}", block
 
 

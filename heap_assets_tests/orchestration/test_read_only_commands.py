@@ -30,6 +30,8 @@ READING = (
     "rows sync/heap_user_properties --key 0123456789abcdef",
     "explain email:nobody@acme.test",
     "what-if email=1..2",
+    "review --json",
+    "function test clean.js --table pageviews --day 2026-11-01",
     "prune --dry-run",
     "sync plan heap_user_properties",
     "sync plan heap_events --json",
@@ -59,7 +61,7 @@ AS_JSON = (
     *("sql select(timestamptz'2026-11-20T01:00:00+01:00')moment", "status", "check"),
 )
 WRITING = {
-    *("init", "report", "reset", "demo", "dev", "warm", "catalogue accept"),
+    *("init", "report", "reset", "demo", "dev", "warm", "catalogue accept", "decide", "function new"),
     *("sync run", "sync confirm", "sync retry", "sync resend", "sync forget"),
 }
 
@@ -100,6 +102,8 @@ def settings(resolved: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "LAKE" in text
     (tmp_path / "heap_assets.yaml").write_text(text)
     shutil.copy(ROOT / "heap_catalogue.yaml", tmp_path)
+    (tmp_path / "functions").mkdir()
+    (tmp_path / "functions" / "clean.js").write_text("export default function transform(row) { return row; }")
     monkeypatch.setenv("HEAP_ASSETS_DEMO", str(resolved.company.folder))
     monkeypatch.delenv("HEAP_ASSETS_SETTINGS", raising=False)
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
