@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from operator import itemgetter
 from typing import Any, Final
 
 import polars as pl
@@ -156,7 +157,10 @@ class Shape:
     def _raw(self, name: str, made: list[dict[str, Any]], before: pl.DataFrame, at: list[int]) -> list[Any]:
         """Return what the results have in a column; of a key that they leave out, what the row has."""
         if name not in self.keys or name not in before.columns:
-            return [one.get(name) for one in made]
+            try:
+                return list(map(itemgetter(name), made))
+            except KeyError:
+                return [one.get(name) for one in made]
         own = before.select(json_safe(pl.col(name), before.schema[name]))[name].to_list()
         if name == self.keys[0]:
             return [own[index] for index in at]

@@ -34,7 +34,7 @@ from heap_assets.project import Project
 from heap_assets.quality import hashed
 from heap_assets.sources.heap_connect import keys_of
 from heap_assets.storage import Inputs
-from heap_assets.tables import heap_asset
+from heap_assets.tables import SNAPSHOT_TABLES, heap_asset
 from heap_assets.versions import version_of
 
 _CHUNK: Final = 20_000
@@ -43,13 +43,15 @@ _INPUT: Final = "function"
 
 
 def function_of(project: Project, table: str) -> FunctionSettings | None:
-    """Return the function that an event table has; None if it has none.
+    """Return the function that an event table has; None if it has none, as snapshot tables do.
 
     Raises
     ------
     SettingsError
         Two patterns of `functions.transform` match the table.
     """
+    if table in SNAPSHOT_TABLES:
+        return None
     patterns = [pattern for pattern in project.settings.functions.transform if fnmatchcase(table, pattern)]
     if len(patterns) > 1:
         raise SettingsError(
@@ -95,6 +97,10 @@ def check_functions(project: Project) -> None:
     if functions.transform:
         require_limits()
     for pattern, function in functions.transform.items():
+        if pattern in SNAPSHOT_TABLES:
+            raise SettingsError(
+                f"functions.transform.{pattern}: functions change rows of event tables; {pattern} is a snapshot"
+            )
         code = code_of(project, function)
         if "default" not in code.exports:
             raise SettingsError(f"functions.transform.{pattern}: {function.file} has no `export default function`")
@@ -155,10 +161,13 @@ def run_function(
 
 
 def shape_of(
-    task: Task, table: str, function: FunctionSettings, rows: pl.LazyFrame, *, keep_salt: bool = True
+    task: Task, table: str, function: FunctionSettings, rows: pl.LazyFrame, *, keep: bool = True
 ) -> tuple[Shape, frozenset[str]]:
-    """Return the columns before and after a table's function, and the integer columns that go as text."""
-    key = salt(task.project.lake.store, keep=keep_salt)
+    """Return the columns before and after a table's function, and the integer columns that go as text.
+
+    `keep`: store the salt of hashes, if the lake has none yet.
+    """
+    key = salt(task.project.lake.store, keep=keep)
     schema = rows.collect_schema()
     keys = [name for name in keys_of(table) if name in schema]
     shape = Shape(
@@ -201,7 +210,7 @@ def try_rows(task: Task, table: str, file: str, rows: pl.LazyFrame) -> list[Tria
     function = function_of(task.project, table)
     if function is None or function.file != file:
         function = FunctionSettings(file=file)
-    shape, as_text = shape_of(task, table, function, rows, keep_salt=False)
+    shape, as_text = shape_of(task, table, function, rows, keep=False)
     before = rows.collect()
     trials = []
     with pool_of(task, table, function) as pool:

@@ -147,6 +147,7 @@ def test_a_broken_function_fails_its_table_and_no_other(deployment: Deployment) 
     ("functions", "files", "message"),
     [
         ("transform: {clicks: {file: none.js}}", {}, "no file none.js"),
+        ("transform: {users: {file: a.js}}", {"a.js": "export default 1"}, "transform.users: .* is a snapshot"),
         ("transform: {clicks: {file: a.js}, 'c*': {file: a.js}}", {"a.js": "export default 1"}, "one function a table"),
         ("transform: {clicks: {file: a.js}}", {"a.js": "let a"}, "a.js has no `export default function`"),
         ("transform: {clicks: {file: a.js}}", {"a.js": "import 'fs';"}, "a.js:1: imports 'fs'; only files"),
