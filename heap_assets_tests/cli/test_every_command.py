@@ -40,6 +40,8 @@ ARGUMENTS = {
     "sync qa": ["segment_identify", "ann"],
     "sync resend": ["segment_identify", "--yes"],
     "sync forget": ["segment_identify", "ann", "--yes"],
+    "function new": ["clean"],
+    "function test": ["clean.js", "--table", "pageviews"],
 }
 NEED_NO_SETTINGS = {"init", "schema", "completion", "sync kinds", "warm", "demo"}
 
