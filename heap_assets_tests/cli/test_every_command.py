@@ -21,7 +21,19 @@ from heap_assets.cli.main import main
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = dict(leaves(commands))
 WITHOUT_A_TABLE = {
-    *("init", "schema", "catalogue accept", "reset", "report", "dev", "warm", "completion", "docs", "decide"),
+    *(
+        "init",
+        "schema",
+        "catalogue accept",
+        "reset",
+        "report",
+        "dev",
+        "warm",
+        "completion",
+        "docs",
+        "decide",
+        "function new",
+    ),
     *("sync run", "sync confirm", "sync retry", "sync resend", "sync forget"),
 }
 ARGUMENTS = {
