@@ -16,7 +16,7 @@ from heap_assets_tests.connectors.servers.limits import Limit
 
 LIFETIME = 3600.0
 EMAIL = "sync@project.iam.gserviceaccount.com"
-CLIENT = {"client_id": "client", "client_secret": "secret", "refresh_token": "refresh"}
+CLIENT = {"client_id": "client", "client_secret": "client-4711-abc", "refresh_token": "refresh-4711-abc"}
 _AUDIENCE = "https://oauth2.googleapis.com/token"
 """What google-auth always names, whatever the `token_uri`; others name that."""
 _JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
