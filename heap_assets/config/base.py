@@ -102,6 +102,9 @@ def expected(error: ErrorDetails) -> str:
         return f"one of {context['expected_tags']}"
     if kind in ("literal_error", "enum"):
         return str(context["expected"])
+    if kind in ("too_short", "too_long"):  # of a list or of keys
+        bound, count = ("least", context["min_length"]) if kind == "too_short" else ("most", context["max_length"])
+        return f"at {bound} {count} {'entry' if count == 1 else 'entries'}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return _WORDS.get(kind, message[:1].lower() + message[1:])
 

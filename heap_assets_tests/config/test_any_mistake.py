@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from heap_assets import redaction
@@ -102,6 +102,7 @@ def test_every_key_is_understood() -> None:
 
 @FEW
 @given(path=st.sampled_from(PLACES), value=ODD)
+@example(path=("sync", "heap_user_properties", "properties"), value={})
 def test_another_value(path: tuple[str | int, ...], value: Any) -> None:
     document, holder = at(path)
     holder[path[-1]] = value
