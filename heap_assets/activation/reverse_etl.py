@@ -168,8 +168,8 @@ class CensusTool(Tool):
 
 def tool_of(settings: HightouchSettings | CensusSettings) -> Tool:
     """Return the tool that settings name."""
-    made = HightouchTool if settings.kind == "hightouch" else CensusTool
-    return made(settings.url, settings.sync, settings.token.get_secret_value())
+    tool = HightouchTool if settings.kind == "hightouch" else CensusTool
+    return tool(settings.url, settings.sync, settings.token.get_secret_value())
 
 
 class Memory(Protocol):

@@ -120,7 +120,7 @@ class Shape:
         outcome.rows += len(before)
         at: list[int] = []
         ordinals: list[int] = []
-        made: list[dict[str, Any]] = []
+        row_objects: list[dict[str, Any]] = []
         rejected: dict[int, tuple[str, str]] = {}
         for index, (kind, value, place) in enumerate(row for part in results for row in part.rows):
             if kind == DROPPED:
@@ -133,13 +133,13 @@ class Shape:
                 for ordinal, one in enumerate(objects):
                     at.append(index)
                     ordinals.append(ordinal)
-                    made.append(one if isinstance(one, dict) else {})
+                    row_objects.append(one if isinstance(one, dict) else {})
         columns = {}
         for name, dtype in passed.items():
-            raw = self._raw(name, made, before, at)
+            raw = self._raw(name, row_objects, before, at)
             columns[name], mistakes = _converted(name, raw, dtype)
             rejected |= {at[n]: (f"column {name[:100]}: {mistake}", "") for n, mistake in mistakes.items()}
-        for one in made:
+        for one in row_objects:
             if not one.keys() <= passed.keys():
                 outcome.undeclared.update(name[:100] for name in one.keys() - passed.keys())
         unpassed = [name for name, dtype in self.schema.items() if not is_passed(dtype)]
@@ -154,17 +154,17 @@ class Shape:
             rows = rows.filter(~pl.col(_AT).is_in(list(rejected)))
         return rows.select(list(self.after))
 
-    def _raw(self, name: str, made: list[dict[str, Any]], before: pl.DataFrame, at: list[int]) -> list[Any]:
+    def _raw(self, name: str, objects: list[dict[str, Any]], before: pl.DataFrame, at: list[int]) -> list[Any]:
         """Return what the results have in a column; of a key that they leave out, what the row has."""
         if name not in self.keys or name not in before.columns:
             try:
-                return list(map(itemgetter(name), made))
+                return list(map(itemgetter(name), objects))
             except KeyError:
-                return [one.get(name) for one in made]
+                return [one.get(name) for one in objects]
         own = before.select(json_safe(pl.col(name), before.schema[name]))[name].to_list()
         if name == self.keys[0]:
             return [own[index] for index in at]
-        return [own[index] if one.get(name) is None else one[name] for one, index in zip(made, at, strict=True)]
+        return [own[index] if one.get(name) is None else one[name] for one, index in zip(objects, at, strict=True)]
 
     def _of_other_days(self, rows: pl.DataFrame) -> dict[int, tuple[str, str]]:
         if self.time is None or self.day is None or self.time not in rows.columns:
@@ -212,14 +212,14 @@ def through(
                 yield Batch(first + batch.first, batch.rows)
             first += len(part)
 
-    made: list[pl.DataFrame] = []
+    frames: list[pl.DataFrame] = []
     for results in pool.run(batches()):
-        made.append(shape.rows(sent.popleft(), [results], outcome))
-        if len(made) == _JOINED:
-            yield pl.concat(made)
-            made = []
-    if made:
-        yield pl.concat(made)
+        frames.append(shape.rows(sent.popleft(), [results], outcome))
+        if len(frames) == _JOINED:
+            yield pl.concat(frames)
+            frames = []
+    if frames:
+        yield pl.concat(frames)
 
 
 def _family(dtype: pl.DataType) -> str:

@@ -141,7 +141,7 @@ def _parsed(entries: Sequence[_Entry], rules: Rules) -> tuple[Decision, ...]:
     """Validate entries and normalise their values, those of one type at once."""
     pairs = [_checked_pairs(entry, rules) for entry in entries]
     spelt = _spelt({pair for of_entry in pairs for pair in of_entry}, rules)
-    made = []
+    decisions = []
     for entry, raw in zip(entries, pairs, strict=True):
         own = []
         for pair in raw:
@@ -157,7 +157,7 @@ def _parsed(entries: Sequence[_Entry], rules: Rules) -> tuple[Decision, ...]:
             raise DecisionError(
                 f"{entry.where}: {entry.kind} is about {len(identifiers)} identifier, expected two or more"
             )
-        made.append(
+        decisions.append(
             Decision(
                 cast("DecisionKind", entry.kind),
                 identifiers,
@@ -168,7 +168,7 @@ def _parsed(entries: Sequence[_Entry], rules: Rules) -> tuple[Decision, ...]:
                 entry.about.get("id", ""),
             )
         )
-    return tuple(made)
+    return tuple(decisions)
 
 
 def _checked_pairs(entry: _Entry, rules: Rules) -> list[Pair]:

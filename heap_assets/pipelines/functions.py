@@ -217,14 +217,14 @@ def try_rows(task: Task, table: str, file: str, rows: pl.LazyFrame) -> list[Tria
         for at, text in enumerate(json_rows(before, as_text)):
             [results] = pool.run([Batch(at, [text])])
             outcome, row = Outcome(), before[at : at + 1]
-            made = shape.rows(row, [results], outcome).to_dicts()
+            rows_after = shape.rows(row, [results], outcome).to_dicts()
             rejected = next(iter(outcome.rejected_rows), None)
             reason = next(iter(outcome.dropped), "")
             if rejected:
                 reason = f"{rejected['place']}: {rejected['reason']}".removeprefix(": ")
             state = "rejected" if rejected else "dropped" if outcome.dropped else ""
             undeclared = [f"column {name} is not declared and left out" for name in outcome.undeclared]
-            trials.append(Trial(row.to_dicts()[0], made, state, reason, [*outcome.log, *undeclared]))
+            trials.append(Trial(row.to_dicts()[0], rows_after, state, reason, [*outcome.log, *undeclared]))
     return trials
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, Self, TypeVar
 
 import polars as pl
 from pydantic import Field, model_validator
@@ -152,6 +152,27 @@ class EventRowConnector(Connector[E], Generic[E]):
 
 class GenericSettings(PeopleSettings, EventSettings, UpsertSettings):
     """Rows of profiles or of a warehouse table by a key of one's choice, or a table's rows as events."""
+
+
+class ModeSettings(GenericSettings):
+    """The same, where the settings say which of the two it is."""
+
+    mode: Literal["upsert", "insert"] = Field(
+        default="upsert", description="Keep each key up to date, or send each row of a table once"
+    )
+
+    @model_validator(mode="after")
+    def _events_come_from_tables(self) -> Self:
+        if self.mode == "insert" and self.source == PROFILES:
+            raise ValueError("mode: insert sends rows of a warehouse table; profiles are upserted")
+        if self.mode == "insert" and (self.event_name is None) == (self.event_name_column is None):
+            raise ValueError("mode: insert needs either event_name or event_name_column")
+        return self
+
+    @property
+    def is_upsert(self) -> bool:
+        """Whether it keeps keys up to date."""
+        return self.mode == "upsert"
 
 
 G = TypeVar("G", bound=GenericSettings)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import orjson
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr
 
 from heap_assets import clock
-from heap_assets.activation.connectors.inputs import GenericConnector, GenericSettings
+from heap_assets.activation.connectors.inputs import GenericConnector, ModeSettings
 from heap_assets.activation.engine.destination import BaseDestination, Dedupe, Row
 from heap_assets.activation.engine.events import derived_id
 from heap_assets.activation.engine.exchange import Exchange, Request
@@ -31,7 +31,7 @@ _ADDRESS = re.compile(r"https?://[A-Za-z0-9._\-\[\]:]+([/?#][\x21-\x7e]*)?")
 _REQUEST = {"url", "method", "headers", "body", "rows"}
 
 
-class JavascriptSync(GenericSettings):
+class JavascriptSync(ModeSettings):
     """Requests that a function of one's own makes of rows, in JavaScript.
 
     The file's `export default function send(rows, context)` gets a batch of rows, each with `id`, `key` and
@@ -45,9 +45,6 @@ class JavascriptSync(GenericSettings):
     is_custom: ClassVar[bool] = True
 
     kind: Literal["javascript"] = "javascript"
-    mode: Literal["upsert", "insert"] = Field(
-        default="upsert", description="Keep each key up to date, or send each row of a table once"
-    )
     file: str = Field(description="File in the folder of functions, such as send.js")
     hosts: list[Host] = Field(min_length=1, description="Hosts that its requests may go to: host, host:port, *.domain")
     headers: dict[str, SecretStr] = Field(default={}, description="Added to each request, such as a token")
@@ -58,19 +55,6 @@ class JavascriptSync(GenericSettings):
     rows_per_minute: int | None = Field(default=None, ge=1, description="Rate limit of the receiver")
     seconds: float = Field(default=5.0, gt=0, le=600, description="Processor time of one call of the function")
     memory_mb: int = Field(default=64, ge=8, le=2048, description="Memory of the function")
-
-    @model_validator(mode="after")
-    def _events_come_from_tables(self) -> JavascriptSync:
-        if self.mode == "insert" and self.source == "profiles":
-            raise ValueError("mode: insert sends rows of a warehouse table; profiles are upserted")
-        if self.mode == "insert" and (self.event_name is None) == (self.event_name_column is None):
-            raise ValueError("mode: insert needs either event_name or event_name_column")
-        return self
-
-    @property
-    def is_upsert(self) -> bool:
-        """Whether it keeps keys up to date."""
-        return self.mode == "upsert"
 
     def called_url(self, heap: HeapSettings) -> str:
         """Return the first address that may be called."""

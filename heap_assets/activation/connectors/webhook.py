@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator
 
-from heap_assets.activation.connectors.inputs import GenericConnector, GenericSettings
+from heap_assets.activation.connectors.inputs import GenericConnector, ModeSettings
 from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.events import derived_id
 from heap_assets.activation.engine.exchange import Request
@@ -26,16 +26,13 @@ from heap_assets.errors import SettingsError
 _TOKEN = re.compile(r"(?i)token|secret|key|sig|pass|auth")
 
 
-class WebhookSync(GenericSettings):
+class WebhookSync(ModeSettings):
     """Signed JSON batches to any address."""
 
     cadence: ClassVar[str] = "* * * * *"
     in_every_plan: ClassVar[bool] = True
 
     kind: Literal["webhook"] = "webhook"
-    mode: Literal["upsert", "insert"] = Field(
-        default="upsert", description="Keep each key up to date, or send each row of a table once"
-    )
     url: SecretStr = Field(description="http:// or https:// address; it may hold a secret and is never shown")
     secret: SecretStr | None = Field(default=None, description="Signs the body")
     headers: dict[str, SecretStr] = Field(default={}, description="Such as an API key")
@@ -49,19 +46,6 @@ class WebhookSync(GenericSettings):
         if not value.get_secret_value().startswith(("http://", "https://")):
             raise ValueError("an address that begins with http:// or https://")
         return value
-
-    @model_validator(mode="after")
-    def _events_come_from_tables(self) -> WebhookSync:
-        if self.mode == "insert" and self.source == "profiles":
-            raise ValueError("mode: insert sends rows of a warehouse table; profiles are upserted")
-        if self.mode == "insert" and (self.event_name is None) == (self.event_name_column is None):
-            raise ValueError("mode: insert needs either event_name or event_name_column")
-        return self
-
-    @property
-    def is_upsert(self) -> bool:
-        """Whether it keeps keys up to date."""
-        return self.mode == "upsert"
 
     def called_url(self, heap: HeapSettings) -> str:
         """Return the URL that is called."""

@@ -195,10 +195,12 @@ def _judged(rows: pl.DataFrame, name: str, policy: Policy) -> pl.DataFrame:
 
 def _pairs_of(judged: pl.DataFrame, name: str, now: datetime) -> pl.DataFrame:
     """Return what is remembered of a field from now on."""
-    made = judged.filter("_note").select("key", field=pl.lit(name), own="o", remote="held", at=pl.lit(now, _MOMENT))
-    stays = judged.filter(pl.col("_keep") & ~pl.col("_note"))
-    stays = stays.select("key", field=pl.lit(name), own="_own", remote="_remote", at="_at")
-    return pl.concat([made.cast(_SETTLED), stays.cast(_SETTLED)])
+    remembered = judged.filter("_note").select(
+        "key", field=pl.lit(name), own="o", remote="held", at=pl.lit(now, _MOMENT)
+    )
+    unchanged = judged.filter(pl.col("_keep") & ~pl.col("_note"))
+    unchanged = unchanged.select("key", field=pl.lit(name), own="_own", remote="_remote", at="_at")
+    return pl.concat([remembered.cast(_SETTLED), unchanged.cast(_SETTLED)])
 
 
 def _overlaid(ledger: pl.DataFrame, judged: pl.DataFrame, name: str) -> pl.DataFrame:
