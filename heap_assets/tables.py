@@ -11,6 +11,7 @@ WAREHOUSE = "warehouse/"
 IDENTITY = "identity/"
 SYNCS = "sync/"
 REVERSE_ETL = "reverse_etl/"
+INBOX = "inbox/"
 """What the paths of a group of assets start with."""
 
 WAREHOUSE_SOURCE = "warehouse"
@@ -58,6 +59,27 @@ BEHAVIOUR_COLUMNS = ("session_count", "active_days", "last_active", "engagement_
 AUDIT = "audit"
 STATUS_REPORT = "status/report"
 
+INBOX_MESSAGES = ("track", "identify", "group", "page", "screen", "alias", "delete")
+"""Tables of the inbox, by the type of the message (destinations_b.md 4.2); each webhook source has one besides."""
+INBOX_USERS = "inbox/users"
+INBOX_ACCOUNTS = "inbox/accounts"
+INBOX_COLUMNS = (
+    "message_id",
+    "time",
+    "received_at",
+    "source",
+    "user_id",
+    "anonymous_id",
+    "previous_id",
+    "group_id",
+    "event",
+    "name",
+    "category",
+    "sent_by",
+    "body",
+)
+"""Columns that every table of messages has, besides those that the settings name."""
+
 SNAPSHOT_TABLES = ("users", "user_migrations")
 _ORDINARY = re.compile(r"[a-z0-9_]{1,100}")
 _SOURCE = re.compile(r"(?!heap|publish__)[a-z][a-z0-9_]*")
@@ -101,6 +123,15 @@ def sync_asset(name: str) -> str:
     return f"{SYNCS}{name}"
 
 
+def inbox_asset(table: str) -> str:
+    """Return the lake asset of a table of messages.
+
+    >>> inbox_asset("track")
+    'inbox/track'
+    """
+    return f"{INBOX}{table}"
+
+
 def publish_asset(target: str, table: str) -> str:
     """Return the asset of a table published to a target."""
     return f"publish/{target}/{table}"
@@ -119,6 +150,11 @@ def is_heap_table(asset: str) -> bool:
 def is_event_table(asset: str) -> bool:
     """Return whether an asset is an event table of Heap other than sessions and pageviews."""
     return asset.startswith(EVENTS)
+
+
+def is_inbox_table(asset: str) -> bool:
+    """Return whether an asset is a table of the inbox, those folded from messages included."""
+    return asset.startswith(INBOX)
 
 
 def is_warehouse_table(asset: str) -> bool:

@@ -30,15 +30,17 @@ ROOMS = {
     "sources.heap_connect": "errors redaction storage values yaml_core tables",
     "sources.warehouse": "config errors redaction storage values",
     "sources.heap_bigquery": "errors redaction sources.heap_connect sources.warehouse storage values",
+    "sources.inbox": "errors storage tables values",
     "activation": "machine clock config errors functions http_client identity redaction sources.heap_connect "
     "sources.warehouse storage tables values versions yaml_core",
     "quality": "clock errors identity profiles sources.heap_connect storage tables values",
     "alerts": "config errors http_client redaction storage",
     "report": "clock quality storage tables",
-    "project": "activation clock config errors http_client identity profiles sources.heap_connect sources.warehouse "
-    "storage tables",
+    "project": "activation clock config errors http_client identity profiles sources.heap_connect sources.inbox "
+    "sources.warehouse storage tables",
     "pipelines": "activation clock config errors functions identity profiles project quality redaction "
-    "sources.heap_bigquery sources.heap_connect sources.warehouse storage tables values versions",
+    "sources.heap_bigquery sources.heap_connect sources.inbox sources.warehouse storage tables values versions",
+    "live": "clock config errors pipelines project sources.inbox storage tables",
     "api": "activation errors identity pipelines project storage tables",
     "orchestration": "machine activation alerts clock config errors http_client identity pipelines profiles project "
     "quality redaction report sources.heap_connect sources.warehouse storage tables versions",
@@ -46,7 +48,7 @@ ROOMS = {
     "history": "orchestration",
     "demo": "activation alerts clock config errors identity orchestration pipelines project quality "
     "sources.heap_connect tables yaml_core",
-    "cli": "activation clock config demo errors identity orchestration pipelines project quality redaction report "
+    "cli": "activation clock config demo errors identity live orchestration pipelines project quality redaction report "
     "sources.heap_connect sources.warehouse storage tables values versions yaml_core",
 }
 """Every room with the rooms that it may import, in an order in which none imports a later one."""

@@ -39,6 +39,7 @@ _COMMANDS = {
     "report": ("heap_assets.cli.tables", "Write a status page that can be sent to a colleague"),
     "demo": ("heap_assets.cli.demo", "Do the whole job on a sample company with truth"),
     "dev": ("heap_assets.cli.dev", "Open the Dagster UI, with the demo's local servers if there are any"),
+    "live": ("heap_assets.cli.live", "Take events in over HTTP as they happen, and let profiles follow"),
     "warm": ("heap_assets.cli.tables", "Compile ahead, for an image build"),
     "completion": ("heap_assets.cli.main", "Print what bash, zsh or fish complete commands by"),
     "docs": ("heap_assets.cli.docs", "Write the generated pages of docs/"),

@@ -12,6 +12,7 @@ from heap_assets.config.heap import (
     bigquery_hosts,
 )
 from heap_assets.config.identity import IdentifierType
+from heap_assets.config.inbox import InboxSettings, InboxSource, InboxTable, LiveSettings
 from heap_assets.config.load import PATH_VARIABLE, load_settings, parse_settings, settings_path
 from heap_assets.config.models import HEAP_DEFAULT_IDENTIFIERS, Kinds, Settings
 from heap_assets.config.operations import UI_VARIABLE, Alert, Host
@@ -49,8 +50,12 @@ __all__ = [
     "Host",
     "IdentifierType",
     "IdentifierTypes",
+    "InboxSettings",
+    "InboxSource",
+    "InboxTable",
     "KeyedSettings",
     "Kinds",
+    "LiveSettings",
     "Match",
     "MatchSettings",
     "Region",

@@ -256,6 +256,8 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     changes["warehouse"] = settings.warehouse.anchored(folder) if settings.warehouse else None
     changes["sources"] = {name: source.anchored(folder) for name, source in settings.sources.items()}
     changes["sync"] = {name: sync.anchored(folder) for name, sync in settings.sync.items()}
+    if settings.inbox is not None and settings.inbox.spool is not None:
+        changes["inbox"] = settings.inbox.model_copy(update={"spool": folder / settings.inbox.spool})
     files = {name: getattr(settings.identity, name) for name in ("suppressed", "decisions")}
     if named := {name: str(folder / file) for name, file in files.items() if file}:
         changes["identity"] = settings.identity.model_copy(update=named)

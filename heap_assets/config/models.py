@@ -16,12 +16,13 @@ from heap_assets.config.cadences import USUAL, usual_schedule
 from heap_assets.config.functions import FunctionsSettings
 from heap_assets.config.heap import HeapSettings, IdentifierTypes
 from heap_assets.config.identity import IdentitySettings, ProfilesSettings
+from heap_assets.config.inbox import InboxSettings, LiveSettings
 from heap_assets.config.operations import Alert, Host, Keep, RunSettings
 from heap_assets.config.reverse_etl import ReverseEtlSync
 from heap_assets.config.sync import SyncSettings, sync_section
 from heap_assets.config.warehouse import SourceName, SourceSettings, TargetName, TargetSettings, WarehouseTable, one_of
 from heap_assets.errors import did_you_mean
-from heap_assets.tables import WAREHOUSE_SOURCE, warehouse_asset, warehouse_table
+from heap_assets.tables import WAREHOUSE_SOURCE, is_inbox_table, warehouse_asset, warehouse_table
 
 HEAP_DEFAULT_IDENTIFIERS: dict[str, dict[str, IdentifierTypes]] = {
     "users": {"user_id": "heap_user_id", "identity": "heap_identity", "email": "email"},
@@ -58,6 +59,8 @@ class Settings(Section):
     sources: dict[SourceName, SourceSettings] = Field(
         default={}, description="More systems, each as warehouse: is; other sections name their tables <source>/<table>"
     )
+    inbox: InboxSettings | None = Field(default=None, description="Events that other systems post (docs/live.md)")
+    live: LiveSettings = Field(default=LiveSettings(), description="The service that takes them in")
     identity: IdentitySettings = Field(description="How identifiers are joined to people")
     profiles: ProfilesSettings = Field(default=ProfilesSettings(), description="Columns of profiles, and audiences")
     sync: dict[str, SyncSettings] = Field(default={}, description="What is sent where, by name of the sync")
@@ -99,7 +102,15 @@ class Settings(Section):
 
     @property
     def source_tables(self) -> dict[str, WarehouseTable]:
-        """The tables of all sources, by the names that settings refer to them by: `contacts`, `crm/contacts`."""
+        """The tables of all sources, by the names that settings refer to them by: `contacts`, `crm/contacts`.
+
+        Those that are folded from messages of the inbox are among them; see :attr:`read_tables`.
+        """
+        return self.read_tables | (self.inbox.snapshot_tables() if self.inbox else {})
+
+    @property
+    def read_tables(self) -> dict[str, WarehouseTable]:
+        """The tables that are read from the warehouse and the other sources, by their names."""
         return {
             warehouse_table(f"{source}/{name}"): table
             for source, settings in self.all_sources.items()
@@ -113,6 +124,8 @@ class Settings(Section):
     def section_of_table(self, table: str) -> str:
         """Return the key of the section of a source's table, by the name that settings refer to it by."""
         source, _, name = warehouse_asset(table).partition("/")
+        if is_inbox_table(table):
+            return "inbox.tables"
         return f"{self.section_of(source)}.tables.{name}"
 
     def read_schedule(self, source: str) -> str:
@@ -134,7 +147,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _names_of_tables_stay_apart(self) -> Settings:
         by_name: dict[str, str] = {}
-        for table in self.source_tables:
+        for table in self.read_tables:
             # Dagster joins the parts of a key with `__`, and so do names of checks, which leave out the warehouse
             for name in {asset.replace("/", "__") for asset in (table, warehouse_asset(table))}:
                 if (other := by_name.setdefault(name, table)) != table:
@@ -271,7 +284,10 @@ class Settings(Section):
     def _mapped_types(self) -> Iterator[tuple[str, str]]:
         declared = set(self.identity.types)
         tables = {f"heap.identifiers.{t}": m for t, m in self.heap.identifiers.items()}
-        tables |= {f"{self.section_of_table(t)}.identifiers": s.identifiers for t, s in self.source_tables.items()}
+        tables |= {f"{self.section_of_table(t)}.identifiers": s.identifiers for t, s in self.read_tables.items()}
+        if self.inbox is not None:
+            tables |= {"inbox.identifiers": self.inbox.identifiers}
+            tables |= {f"inbox.tables.{t}.identifiers": s.identifiers for t, s in self.inbox.tables.items()}
         for where, mapping in tables.items():
             for column, types in mapping.items():
                 if isinstance(types, list) and column in declared and not set(types) & declared:

@@ -12,6 +12,9 @@ LANDING: Final = "_landing"
 EXPORTS: Final = "_exports"
 """What was last seen of Heap's export in BigQuery, a fingerprint a day and table. To lose it: days are read again."""
 
+INBOX: Final = "_inbox"
+"""Messages that were posted to us, by table and day, and those not yet in it. To lose it: they are lost for good."""
+
 CATALOGUE: Final = "_catalogue"
 """The catalogue where the settings folder is read-only, and its changes. To lose it: `catalogue accept` again."""
 
@@ -46,6 +49,6 @@ STATUS: Final = "_status"
 """The status page. To lose it: it is written again in the morning."""
 
 ALL: Final = (
-    LANDING, EXPORTS, CATALOGUE, OBSERVED, IDENTITY, CHECK_RESULTS, SYNC, QUOTAS, FIRST_RUNS, PUBLISHED, REVERSE_ETL,
-    ALERTS, STATUS,
+    LANDING, EXPORTS, INBOX, CATALOGUE, OBSERVED, IDENTITY, CHECK_RESULTS, SYNC, QUOTAS, FIRST_RUNS, PUBLISHED,
+    REVERSE_ETL, ALERTS, STATUS,
 )  # fmt: skip

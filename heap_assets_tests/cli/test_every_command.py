@@ -28,6 +28,7 @@ WITHOUT_A_TABLE = {
         "reset",
         "report",
         "dev",
+        "live",
         "warm",
         "completion",
         "docs",

@@ -1,0 +1,71 @@
+"""Events that other systems post to us: messages, segments on disk, parts in the lake, and the tables of them."""
+
+from heap_assets.sources.inbox.messages import (
+    Message,
+    MessageError,
+    Sizes,
+    all_messages,
+    call_messages,
+    parsed,
+    webhook_messages,
+)
+from heap_assets.sources.inbox.parts import (
+    REFUSED,
+    SPOOL,
+    Part,
+    parts_by_day,
+    parts_version,
+    read_parts,
+    stored_parts,
+)
+from heap_assets.sources.inbox.segments import Arrival, SegmentWriter, SpoolError, read_records
+from heap_assets.sources.inbox.signatures import first_element, is_signed
+from heap_assets.sources.inbox.tables import (
+    REJECTED,
+    REJECTED_BY,
+    UNDECLARED,
+    InboxDay,
+    MessageColumn,
+    MessageRows,
+    MessageTable,
+    build_message_day,
+    day_inputs,
+    fold_accounts,
+    fold_users,
+    message_rows,
+)
+
+__all__ = [
+    "REFUSED",
+    "REJECTED",
+    "REJECTED_BY",
+    "SPOOL",
+    "UNDECLARED",
+    "Arrival",
+    "InboxDay",
+    "Message",
+    "MessageColumn",
+    "MessageError",
+    "MessageRows",
+    "MessageTable",
+    "Part",
+    "SegmentWriter",
+    "Sizes",
+    "SpoolError",
+    "all_messages",
+    "build_message_day",
+    "call_messages",
+    "day_inputs",
+    "first_element",
+    "fold_accounts",
+    "fold_users",
+    "is_signed",
+    "message_rows",
+    "parsed",
+    "parts_by_day",
+    "parts_version",
+    "read_parts",
+    "read_records",
+    "stored_parts",
+    "webhook_messages",
+]
