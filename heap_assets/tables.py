@@ -38,6 +38,7 @@ GRAPH = "identity/graph"
 CONFLICTS = "identity/conflicts"
 SHARED = "identity/shared"
 CHANGES = "identity/changes"
+REVIEW = "identity/review"
 RESOLVED = (LINKS, GRAPH, CONFLICTS, SHARED, CHANGES)
 """What one resolution of a day makes."""
 

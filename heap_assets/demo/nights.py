@@ -27,6 +27,7 @@ from heap_assets.tables import (
     MIGRATIONS,
     PROFILES,
     RESOLVED,
+    REVIEW,
     USERS,
     heap_asset,
     sync_asset,
@@ -117,7 +118,7 @@ class DemoRun:
     def resolve(self, day: date) -> None:
         """Resolve who is who on a day, as automation does once its inputs are settled."""
         named = [AUDIENCES] if self.project.settings.profiles.audiences else []
-        self.run(str(day), [*RESOLVED, PROFILES, AUDIT, *named])
+        self.run(str(day), [*RESOLVED, PROFILES, AUDIT, REVIEW, *named])
         self._tell(f"{day}  resolved who is who")
 
     def send(self, name: str, day: date) -> None:

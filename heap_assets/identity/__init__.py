@@ -14,7 +14,7 @@ from heap_assets.identity.explain.what_if import what_if
 from heap_assets.identity.extract import extract, own_identify_links, resolve_path
 from heap_assets.identity.normalise import identity_values, normalised, suppressed_values, why_not
 from heap_assets.identity.quality import Quality, quality
-from heap_assets.identity.review import REVIEW, review
+from heap_assets.identity.review import REVIEW, moved_often, review
 from heap_assets.identity.rules import (
     EMAIL,
     HEAP_IDENTITY,
@@ -76,6 +76,7 @@ __all__ = [
     "explain",
     "extract",
     "identity_values",
+    "moved_often",
     "normalised",
     "only_suppressed",
     "own_identify_links",

@@ -5,7 +5,8 @@ Each entry names the identifiers that a decision about it would name, so that de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Final
 
 import polars as pl
@@ -19,35 +20,83 @@ _REVIEW: dict[str, pl.DataType | type[pl.DataType]] = {
 }  # fmt: skip
 REVIEW: Final = pl.Schema(_REVIEW)
 _MOST: Final = 1000
+MOVES: Final = pl.Schema({"identifier_type": pl.String, "identifier": pl.String, "moves": pl.Int64})
+_OFTEN: Final = 3
+_MOVED: Final = ("merged", "split", "moved")
+
+
+def moved_often(graphs: Mapping[date, pl.LazyFrame], changes: Mapping[date, pl.LazyFrame]) -> pl.LazyFrame:
+    """Return the identifiers that came into another profile three times or more over some days.
+
+    Parameters
+    ----------
+    graphs, changes
+        identity/graph and identity/changes of the days. Only profiles that changed on three days or more are read.
+
+    Returns :data:`MOVES`. An identifier whose profile is renamed as a whole is counted as moving with it.
+    """
+    ids = [
+        day_changes.filter(pl.col("kind").is_in(_MOVED))
+        .select(pl.concat_list("old_profile_id", "new_profile_id").alias("profile_id"))
+        .explode("profile_id")
+        .unique()
+        for day_changes in changes.values()
+    ]
+    if len(ids) < _OFTEN:
+        return pl.LazyFrame(schema=MOVES)
+    restless = pl.concat(ids).drop_nulls().group_by("profile_id").len().filter(pl.col("len") >= _OFTEN).collect()
+    if restless.is_empty():
+        return pl.LazyFrame(schema=MOVES)
+    rows = [
+        graph.join(restless.lazy(), on="profile_id", how="semi").select(
+            "identifier_type", "identifier", "profile_id", pl.lit(day).alias("day")
+        )
+        for day, graph in graphs.items()
+    ]
+    return (
+        pl.concat(rows)
+        .group_by("identifier_type", "identifier")
+        .agg(pl.col("profile_id").sort_by("day").rle_id().max().cast(pl.Int64).alias("moves"))
+        .filter(pl.col("moves") >= _OFTEN)
+        .select(MOVES.names())
+    )
 
 
 def review(
-    tables: IdentityTables, rules: Rules, key_types: Sequence[str], worth: pl.LazyFrame | None = None, most: int = _MOST
+    tables: IdentityTables,
+    rules: Rules,
+    key_types: Sequence[str],
+    worth: pl.LazyFrame | None = None,
+    moves: pl.LazyFrame | None = None,
+    most: int = _MOST,
 ) -> pl.DataFrame:
     """Rank what people should look at, the most important first.
 
     Parameters
     ----------
     tables
-        The tables of the day, with all links as of it.
+        The tables of the day, with all links as of it; a link may be on several rows.
     key_types
         Types of which a person should have one value: `heap_identity`, CRM keys.
     worth
         profile_id: String; money: Float64 (a trait), syncs: Int64 (how many send the profile). None: neither is known.
+    moves
+        :func:`moved_often` of the last days.
     most
         How many entries.
 
     Returns :data:`REVIEW`. kind: `claimed` (a value that three or more profiles claim), `refused` (a merge limit is
     between two profiles), `several` (several key values on one profile), `at_limit` (a profile as large as a limit lets
-    it be), `shared`. identifiers: `type:value`, those that a decision would name. rows: of all tables, naming one of
-    them. decision: the one that would settle it; `confirmed` settles each as it is. What a decision covers already is
-    left out.
+    it be), `moving` (an identifier that changes its profile often), `shared`. identifiers: `type:value`, those that a
+    decision would name. rows: of all tables, naming one of them. decision: the one that would settle it; `confirmed`
+    settles each as it is. What a decision covers already is left out.
 
     Ranked by the sum of rows, money and syncs, each as a share of the largest of its kind; shared values, which a rule
     has kept from joining anybody, come after all others.
     """
+    moving = [] if moves is None else [_moving(tables, moves)]
     entries = pl.concat(
-        [_claimed(tables), _refused(tables), *_of_profiles(tables, rules, key_types), _shared(tables)]
+        [_claimed(tables), _refused(tables), *_of_profiles(tables, rules, key_types), *moving, _shared(tables)]
     ).collect()
     settled = [{f"{kind}:{value}" for kind, value in one.identifiers} for one in rules.decisions]
     confirmed = (covered for covered, one in zip(settled, rules.decisions, strict=True) if one.kind == "confirmed")
@@ -207,6 +256,17 @@ def _of_profiles(tables: IdentityTables, rules: Rules, key_types: Sequence[str])
         )
         for kind, chosen, evidence in about
     ]
+
+
+def _moving(tables: IdentityTables, moves: pl.LazyFrame) -> pl.LazyFrame:
+    key = ["identifier_type", "identifier"]
+    return moves.join(tables.graph.select(*key, "profile_id"), on=key, how="left").select(
+        pl.lit("moving").alias("kind"),
+        pl.concat_list(_name(*key)).alias("identifiers"),
+        pl.concat_list("profile_id").list.drop_nulls().alias("profiles"),
+        pl.format("it came into another profile {} times in the last days", "moves").alias("evidence"),
+        pl.lit("nobody").alias("decision"),
+    )
 
 
 def _shared(tables: IdentityTables) -> pl.LazyFrame:

@@ -112,13 +112,15 @@ class Timeline:
             notes={**notes, "inputs": len(by_key)},
         )
 
-    def links(self, day: date, inputs: Sequence[DayInput]) -> pl.LazyFrame:
+    def links(self, day: date, inputs: Sequence[DayInput], *, aggregate: bool = True) -> pl.LazyFrame:
         """Return all links as of a day, as :meth:`advance` does, without writing anything.
+
+        `aggregate`: one row per link and source; else a link may be on several rows, which are read without grouping.
 
         Inputs that are not in the cache are extracted, and not kept.
         """
         if (rules := self.rules.on(day)) is not self.rules:
-            return Timeline(self.store, rules, self.engine).links(day, inputs)
+            return Timeline(self.store, rules, self.engine).links(day, inputs, aggregate=aggregate)
         by_key = _checked(day, inputs)
         links = {key: self._links_of(part) for key, part in sorted(by_key.items())}
         parts = [links[key] for key, part in by_key.items() if part.table.kind == "event"]
@@ -126,7 +128,8 @@ class Timeline:
             days = sorted(at for table, at in by_key if table == name)
             timeless = by_key[name, days[-1]].table.time_column is None
             parts.append(_since_first_snapshot([links[name, at] for at in days]) if timeless else links[name, days[-1]])
-        return _combined([*parts, decision_links(self.rules).lazy()])
+        parts.append(decision_links(self.rules).lazy())
+        return _combined(parts) if aggregate else pl.concat([part.select(list(LINKS)) for part in parts])
 
     def _links_of(self, part: DayInput) -> pl.LazyFrame:
         file = f"{self._file(part)}-links.parquet"

@@ -6,7 +6,7 @@ from typing import cast
 import dagster as dg
 import polars as pl
 
-from heap_assets.identity import AUDIT_SCHEMA, CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
+from heap_assets.identity import AUDIT_SCHEMA, CHANGES, CONFLICTS, GRAPH, LINKS, REVIEW, SHARED
 from heap_assets.profiles import PROFILE_SCHEMA
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import key_dtype
@@ -15,6 +15,7 @@ from heap_assets.tables import CHANGES as CHANGES_ASSET
 from heap_assets.tables import CONFLICTS as CONFLICTS_ASSET
 from heap_assets.tables import GRAPH as GRAPH_ASSET
 from heap_assets.tables import LINKS as LINKS_ASSET
+from heap_assets.tables import REVIEW as REVIEW_ASSET
 from heap_assets.tables import SHARED as SHARED_ASSET
 
 UNKNOWN = "known once built"
@@ -27,6 +28,7 @@ _SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     CONFLICTS_ASSET: CONFLICTS,
     SHARED_ASSET: SHARED,
     CHANGES_ASSET: CHANGES,
+    REVIEW_ASSET: REVIEW,
     PROFILES: PROFILE_SCHEMA,
     AUDIENCES: {"audience": pl.String, "profile_id": pl.String},
     AUDIT: AUDIT_SCHEMA,

@@ -15,6 +15,7 @@ from heap_assets.orchestration.groups import owners_of
 from heap_assets.pipelines import delivery
 from heap_assets.pipelines.people import audit_of_day, identity_of_day, profiles_of_day
 from heap_assets.pipelines.reverse_etl import start_and_wait
+from heap_assets.pipelines.reviewing import reviewed_table
 from heap_assets.pipelines.snapshots import snapshot_of_day
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import Landing, build_event_day, build_user_migrations, build_users
@@ -32,6 +33,7 @@ from heap_assets.tables import (
     MIGRATIONS,
     PROFILES,
     REVERSE_ETL,
+    REVIEW,
     SHARED,
     SYNCS,
     USERS,
@@ -101,6 +103,17 @@ _COLUMNS: Mapping[str, Mapping[str, ColumnDoc]] = {
         "kind": ColumnDoc("merged, split, moved, renamed, created or removed."),
         "identifiers": ColumnDoc("Identifiers that both have."),
         "decision": ColumnDoc("The decision of a person behind it; empty if there is none."),
+    },
+    REVIEW: {
+        "rank": ColumnDoc("1 is the most important."),
+        "kind": ColumnDoc("claimed, refused, several, at_limit, moving or shared (docs/identity.md)."),
+        "identifiers": ColumnDoc("What a decision would name, as type:value.", personal=True),
+        "profiles": ColumnDoc("Profiles that it is about."),
+        "rows": ColumnDoc("Rows of all tables that name one of the identifiers."),
+        "money": ColumnDoc("Sum of the trait `identity.review_by` over these profiles."),
+        "syncs": ColumnDoc("Syncs that send these profiles, counted once a profile."),
+        "evidence": ColumnDoc("Why somebody should look."),
+        "decision": ColumnDoc("The decision that would settle it; confirmed settles each as it is."),
     },
     PROFILES: {
         "profile_id": ColumnDoc("The person: 128 bits of SHA-256 over the strongest, earliest identifier."),
@@ -223,6 +236,7 @@ _CODE: Mapping[str, Callable[..., Any]] = {
     MIGRATIONS: build_user_migrations,
     HEAP: build_event_day,
     WAREHOUSE: snapshot_of_day,
+    REVIEW: reviewed_table,
     IDENTITY: identity_of_day,
     PROFILES: profiles_of_day,
     AUDIT: audit_of_day,

@@ -34,6 +34,7 @@ from heap_assets.tables import (
     LINKS,
     MIGRATIONS,
     PROFILES,
+    REVIEW,
     SHARED,
     SNAPSHOT_TABLES,
     USERS,
@@ -56,6 +57,7 @@ _CLUSTERED = {
     CONFLICTS: ("type_a", "value_a"),
     SHARED: ("identifier_type", "identifier"),
     CHANGES: ("kind",),
+    REVIEW: ("kind",),
     PROFILES: ("profile_id",),
     AUDIT: (),
 }

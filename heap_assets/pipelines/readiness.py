@@ -88,9 +88,14 @@ def newest_graph_day(project: Project) -> date:
 
 def identity_tables(project: Project, day: date) -> IdentityTables:
     """Return a day's identity tables, with its links read from the extracts that were stored when it was resolved."""
-    lake, key = project.lake, str(day)
     links = links_as_of(project, day).collect()  # asked several times, and of many files
-    return IdentityTables(links.lazy(), lake.scan(GRAPH, key), lake.scan(CONFLICTS, key), lake.scan(SHARED, key))
+    return tables_with(project, day, links.lazy())
+
+
+def tables_with(project: Project, day: date, links: pl.LazyFrame) -> IdentityTables:
+    """Return a day's identity tables with these links as of the day."""
+    lake, key = project.lake, str(day)
+    return IdentityTables(links, lake.scan(GRAPH, key), lake.scan(CONFLICTS, key), lake.scan(SHARED, key))
 
 
 def landing_pauses(project: Project) -> bool:

@@ -12,9 +12,9 @@ from heap_assets.pipelines.suites import required_checks
 from heap_assets.project import Project
 from heap_assets.quality import result_store
 from heap_assets.storage import remove_scratch_folders
-from heap_assets.tables import AUDIENCES, AUDIT, CONFLICTS, GRAPH, LINKS, PROFILES, SHARED
+from heap_assets.tables import AUDIENCES, AUDIT, CONFLICTS, GRAPH, LINKS, PROFILES, REVIEW, SHARED
 
-_MADE_OF_ALL = (LINKS, GRAPH, CONFLICTS, SHARED, PROFILES, AUDIENCES, AUDIT)
+_MADE_OF_ALL = (LINKS, GRAPH, CONFLICTS, SHARED, PROFILES, AUDIENCES, AUDIT, REVIEW)
 """Tables that hold a whole snapshot each day; `identity/changes` is history and is kept."""
 _TRIED = "readable"
 _DAY_LENGTH = len("2026-01-01")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
 
-from heap_assets.errors import SettingsError
-from heap_assets.identity import IdentityTables, append_decision, review
-from heap_assets.pipelines.readiness import identity_tables
+from heap_assets.errors import MissingInputError, SettingsError
+from heap_assets.identity import IdentityTables, append_decision, moved_often, review
+from heap_assets.pipelines.readiness import identity_inputs, identity_tables, tables_with
+from heap_assets.pipelines.table import BuiltTable
 from heap_assets.project import Project
-from heap_assets.tables import PROFILES
+from heap_assets.storage import Inputs
+from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, PROFILES, SHARED
+
+_MOVING_DAYS = timedelta(days=30)
 
 
 def review_of_day(project: Project, day: date, tables: IdentityTables | None = None) -> pl.DataFrame:
@@ -28,7 +33,41 @@ def review_of_day(project: Project, day: date, tables: IdentityTables | None = N
     """
     rules = project.rules_of_days.on(day)
     key_types = [rule.type for rank, rule in enumerate(rules.identifiers) if not rules.sharing[rank]]
-    return review(tables or identity_tables(project, day), rules, key_types, _worth(project, day))
+    known_tables = tables or identity_tables(project, day)
+    return review(known_tables, rules, key_types, _worth(project, day), _moves(project, day))
+
+
+def reviewed_table(project: Project, day: date) -> BuiltTable:
+    """Return `identity/review` of a day; its notes are the numbers of entries by kind.
+
+    Raises MissingInputError before the profiles of the day are made.
+    """
+    versions = {path: project.lake.versions(path).get(str(day)) for path in (GRAPH, CONFLICTS, SHARED, PROFILES)}
+    if missing := [path for path, version in versions.items() if version is None]:
+        raise MissingInputError(f"identity/review {day} waits: {', '.join(missing)} {day} is not built")
+    links = project.timeline.links(day, identity_inputs(project, day).inputs, aggregate=False)
+    entries = review_of_day(project, day, tables_with(project, day, links))
+    settings = project.settings
+    # the moves of days before are history, which does not make an old queue stale
+    chosen = {
+        "rules": project.rules_of_days.on(day).digest,
+        "decisions": ",".join(sorted(one.id for one in project.rules_of_days.decisions)),
+        "settings": f"{settings.identity.review_by}, {len(settings.sync)} syncs",
+    }
+    counts = Counter(entries["kind"].to_list())
+    inputs = Inputs({**{f"{path}@{day}": version or "" for path, version in versions.items()}, **chosen})
+    return BuiltTable(entries.lazy(), inputs, {"entries": entries.height, **dict(sorted(counts.items()))})
+
+
+def _moves(project: Project, day: date) -> pl.LazyFrame:
+    """Return the identifiers that changed their profile often up to a day."""
+    lake = project.lake
+
+    def of_days(path: str) -> dict[date, pl.LazyFrame]:
+        days = [date.fromisoformat(key) for key in lake.partitions(path)]
+        return {one: lake.scan(path, str(one)) for one in days if day - _MOVING_DAYS < one <= day}
+
+    return moved_often(of_days(GRAPH), of_days(CHANGES))
 
 
 def _worth(project: Project, day: date) -> pl.LazyFrame | None:

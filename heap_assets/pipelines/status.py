@@ -32,6 +32,7 @@ from heap_assets.tables import (
     HEAP,
     PROFILES,
     RESOLVED,
+    REVIEW,
     SNAPSHOT_TABLES,
     heap_asset,
     is_heap_table,
@@ -60,7 +61,7 @@ def days_due(project: Project) -> dict[str, set[date]]:
     if day := graph_is_due(project):
         due |= {asset: {day} for asset in RESOLVED}
     graphs = set(project.lake.partitions(GRAPH))
-    for asset in (PROFILES, AUDIT, AUDIENCES):
+    for asset in (PROFILES, AUDIT, REVIEW, AUDIENCES):
         newest = max(graphs, default=None)
         if newest and newest not in project.lake.partitions(asset):
             due[asset] = {date.fromisoformat(newest)}
@@ -289,7 +290,7 @@ def _assets(project: Project) -> list[str]:
     return [
         *(heap_asset(table) for table in (*SNAPSHOT_TABLES, *project.event_tables)),
         *(warehouse_asset(name) for name in warehouse),
-        *(*RESOLVED, PROFILES, AUDIT, *audiences),
+        *(*RESOLVED, REVIEW, PROFILES, AUDIT, *audiences),
         *(sync_asset(name) for name in project.settings.sync),
     ]
 

@@ -34,6 +34,7 @@ from heap_assets.tables import (
     DUMPS,
     GRAPH,
     PROFILES,
+    REVIEW,
     SNAPSHOT_TABLES,
     USERS,
     heap_asset,
@@ -152,7 +153,7 @@ def _identity(project: Project, upstream_waits: dict[str, Wait]) -> Iterator[Wai
     ]
     until = max(moments, default=None)
     yield Wait(GRAPH, f"the graph of {day} waits: {_some(missing)}", until)
-    for asset in (PROFILES, AUDIT, *([AUDIENCES] if project.settings.profiles.audiences else [])):
+    for asset in (PROFILES, AUDIT, REVIEW, *([AUDIENCES] if project.settings.profiles.audiences else [])):
         yield Wait(asset, f"{GRAPH} {day} is not resolved", until)
 
 

@@ -17,6 +17,7 @@ from heap_assets.identity import (
     Rules,
     append_decision,
     explain,
+    moved_often,
     read_decisions,
     resolve,
     review,
@@ -90,6 +91,40 @@ def test_money_and_syncs_move_an_entry_up() -> None:
 
 TWINS = Decision("same", (("crm_id", "C3"), ("crm_id", "C4")), "a.b", None, "imported twice", id="17")
 APART = Decision("apart", (("crm_id", "C0"), DESK), "a.b", None, "inbox of the front desk", id="18")
+
+
+class TestMoving:
+    """Identifiers that come into another profile again and again."""
+
+    DAYS = tuple(date(2026, 1, day) for day in range(1, 7))
+
+    def graphs(self, owners: list[str]) -> dict[date, pl.LazyFrame]:
+        rows = [[("email", "ann@x.io", owner), ("email", "bob@x.io", "B"), ("crm_id", "C1", "A")] for owner in owners]
+        columns = ["identifier_type", "identifier", "profile_id"]
+        return {
+            day: pl.LazyFrame(made, schema=columns, orient="row") for day, made in zip(self.DAYS, rows, strict=False)
+        }
+
+    def changes(self, owners: list[str]) -> dict[date, pl.LazyFrame]:
+        made = {}
+        for day, before, after in zip(self.DAYS[1:], owners, owners[1:], strict=False):
+            rows = [(before, after, "moved")] if before != after else []
+            made[day] = pl.LazyFrame(
+                rows, schema=dict.fromkeys(["old_profile_id", "new_profile_id", "kind"], pl.String), orient="row"
+            )
+        return made
+
+    @pytest.mark.parametrize(("owners", "moves"), [("ABABAB", 5), ("ABBBAB", 3), ("ABAAAA", None), ("AAAAAA", None)])
+    def test_three_times_are_often(self, owners: str, moves: int | None) -> None:
+        rows = moved_often(self.graphs(list(owners)), self.changes(list(owners))).collect().rows()
+        assert rows == ([] if moves is None else [("email", "ann@x.io", moves)])
+
+    def test_it_is_in_the_queue(self) -> None:
+        moves = pl.LazyFrame({"identifier_type": ["email"], "identifier": ["p0@x.io"], "moves": [4]})
+        entry = review(*tables_of(), ["crm_id"], moves=moves).filter(kind="moving").row(0, named=True)
+        assert (entry["identifiers"], entry["decision"]) == (["email:p0@x.io"], "nobody")
+        assert len(entry["profiles"]) == 1
+        assert "4 times" in entry["evidence"]
 
 
 class TestExplained:

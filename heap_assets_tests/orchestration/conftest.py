@@ -33,6 +33,6 @@ def resolved(world: World) -> World:
         world.run(assets, str(first), str(last))
     warehouse = [f"warehouse/{name}" for name in world.project.settings.warehouse.tables]  # type: ignore[union-attr]
     assert world.run(["heap/users", "heap/user_migrations", *warehouse], newest).success
-    result = world.run([*IDENTITY, "profiles", "audit"], newest)
+    result = world.run([*IDENTITY, "profiles", "audit", "identity/review"], newest)
     assert result.success, why(result)
     return world

@@ -14,13 +14,14 @@ from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.orchestration.resources import DUMPS
 from heap_assets.pipelines import readiness
 from heap_assets.pipelines.readiness import graph_is_due, identity_inputs, unbuilt_days
+from heap_assets.pipelines.reviewing import review_of_day
 from heap_assets.quality import result_store
 from heap_assets_tests.orchestration.company_platform import IDENTITY, World, make_world, why
 
 
 def test_a_day_is_resolved_with_profiles_checks_and_audit(resolved: World) -> None:
     newest = str(resolved.company.until)
-    for asset in (*IDENTITY, "profiles", "audit"):
+    for asset in (*IDENTITY, "profiles", "audit", "identity/review"):
         assert newest in resolved.materialized(asset)
     profiles = resolved.project.lake.scan("profiles", newest).collect()
     assert profiles["profile_id"].n_unique() == profiles.height > 0
@@ -41,6 +42,19 @@ def test_the_audit_has_words_sizes_and_figures_that_make_a_line_over_time(resolv
         assert 0 < told[name] < 1
     assert told["at_limit_heap_identity"] > 0
     assert not any("crm_accounts" in name for name in told), "a table that identifies nobody is not matched"
+
+
+def test_the_queue_of_decisions_shows_counts_and_no_values(resolved: World) -> None:
+    [record] = resolved.instance.fetch_materializations(asset_key("identity/review"), limit=1).records
+    assert record.asset_materialization is not None
+    metadata = {name: entry.value for name, entry in record.asset_materialization.metadata.items()}
+    entries = resolved.project.lake.scan("identity/review", str(resolved.company.until)).collect()
+    assert metadata["entries"] == entries.height > 0
+    counts = {kind: metadata[kind] for kind in entries["kind"].unique()}
+    assert sum(int(str(count)) for count in counts.values()) == entries.height
+    assert not any(name in str(metadata) for names in entries["identifiers"] for name in names)
+    shown = review_of_day(resolved.project, resolved.company.until)
+    assert shown.drop("syncs", "money").equals(entries.drop("syncs", "money"))
 
 
 def test_values_that_are_no_identifiers_are_counted_by_column_and_reason(resolved: World) -> None:
@@ -204,5 +218,5 @@ def test_every_published_asset_is_described_owned_and_checked(resolved: World) -
         assert spec.owners, path
         assert spec.group_name != "default", path
         assert spec.kinds, path
-    unchecked = {"heap_connect/landed", "identity/links", "audit", "status/report"}
+    unchecked = {"heap_connect/landed", "identity/links", "identity/review", "audit", "status/report"}
     assert set(specs) - checks <= unchecked

@@ -1,4 +1,4 @@
-"""Group `profiles`: golden records, and the audit of how well tables and people were matched."""
+"""Group `profiles`: golden records, audit and audiences; and `identity/review`, what people should decide about."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -18,9 +18,22 @@ from heap_assets.orchestration.resources import days, partition_metadata
 from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.behaviour import column_sources
 from heap_assets.pipelines.people import audiences_of_day, audit_of_day, profiles_of_day
+from heap_assets.pipelines.reviewing import reviewed_table
 from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.project import Project
-from heap_assets.tables import AUDIENCES, AUDIT, CONFLICTS, GRAPH, PROFILES, USERS, heap_asset, warehouse_asset
+from heap_assets.tables import (
+    AUDIENCES,
+    AUDIT,
+    CONFLICTS,
+    GRAPH,
+    LINKS,
+    PROFILES,
+    REVIEW,
+    SHARED,
+    USERS,
+    heap_asset,
+    warehouse_asset,
+)
 
 _ABOUT_PROFILES = (
     "One row per person: identifiers, Heap identities, and traits by survivorship, each with the source that gave it."
@@ -30,16 +43,23 @@ _ABOUT_AUDIT = (
     "join on one identifier would have got wrong."
 )
 
+_ABOUT_REVIEW = (
+    "What people should look at, the most important first: links that limits refused, values that several people "
+    "claim, profiles at a limit, identifiers that change their profile often; each with the decision that would settle "
+    "it.\n\n"
+    "`heap-assets review --walk` goes through it."
+)
 _ABOUT_AUDIENCES = "Who is in which audience: one row per audience and member, by the definitions in the settings."
 
 
 def profiles(project: Project) -> list[dg.AssetsDefinition]:
-    """Return `profiles`, `audit`, and `audiences` if the settings name any."""
+    """Return `profiles`, `audit`, `identity/review`, and `audiences` if the settings name any."""
     tables = project.settings.source_tables
     sources = [GRAPH, CONFLICTS, USERS, *(warehouse_asset(name) for name in tables)]
     assets = [
         _day_asset(project, PROFILES, sources, _ABOUT_PROFILES),
         _day_asset(project, AUDIT, sources, _ABOUT_AUDIT),
+        _day_asset(project, REVIEW, [LINKS, GRAPH, CONFLICTS, SHARED, PROFILES], _ABOUT_REVIEW, "identity"),
     ]
     if project.settings.profiles.audiences:
         assets.append(_day_asset(project, AUDIENCES, [PROFILES], _ABOUT_AUDIENCES))
@@ -48,12 +68,17 @@ def profiles(project: Project) -> list[dg.AssetsDefinition]:
 
 _CONSTANT = ("traits",)
 """Figures that the settings decide: texts, which are not plotted."""
-_BUILDERS = {PROFILES: profiles_of_day, AUDIT: audit_of_day, AUDIENCES: audiences_of_day}
+_BUILDERS = {PROFILES: profiles_of_day, AUDIT: audit_of_day, AUDIENCES: audiences_of_day, REVIEW: reviewed_table}
 
 
-def _day_asset(project: Project, path: str, deps: list[str], description: str) -> dg.AssetsDefinition:
+def _day_asset(
+    project: Project, path: str, deps: list[str], description: str, group: str = "profiles"
+) -> dg.AssetsDefinition:
     names, key = project.names, asset_key(path, project.names)
-    metadata: dict[str, Any] = {"dagster/table_name": path, "dagster/uri": project.lake.store.uri(path)}
+    metadata: dict[str, Any] = {
+        "dagster/table_name": path.replace("/", "."),
+        "dagster/uri": project.lake.store.uri(path),
+    }
     if path == PROFILES:
         metadata["dagster/column_lineage"] = trait_lineage(project)
 
@@ -61,15 +86,15 @@ def _day_asset(project: Project, path: str, deps: list[str], description: str) -
         key=key,
         deps=[asset_key(dep, names) for dep in deps],
         description=description,
-        group_name=names.group("profiles"),
+        group_name=names.group(group),
         kinds={"polars", "parquet"},
-        tags={"personal_data": ""} if path == PROFILES else {},
+        tags={"personal_data": ""} if path in (PROFILES, REVIEW) else {},
         metadata=metadata,
         partitions_def=days(project.settings.start_date),
         backfill_policy=dg.BackfillPolicy.multi_run(project.settings.run.days_per_run),
         automation_condition=follows_graph(names),
         freshness_policy=policy_for("identity", loaded_cadence(project)),
-        pool=names.name(path),
+        pool=names.name(path.replace("/", "_")),
         required_resource_keys={names.name(LAKE)},
         output_required=False,  # a day whose inputs are not there yet is named and left out, and the others go on
     )
