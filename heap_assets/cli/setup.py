@@ -96,6 +96,7 @@ def check(path: Path | None, as_json: bool) -> None:
     from heap_assets.pipelines.behaviour import check_events
     from heap_assets.pipelines.functions import check_functions
     from heap_assets.pipelines.reverse_etl import check_reverse_etl
+    from heap_assets.pipelines.reviewing import doubtful_decisions
     from heap_assets.pipelines.sync_checks import check_syncs, unknown_destinations
     from heap_assets.pipelines.table import check_columns
     from heap_assets.pipelines.waiting import identity_proposal
@@ -112,6 +113,7 @@ def check(path: Path | None, as_json: bool) -> None:
         check_reverse_etl(project)
         unknown = unknown_destinations(project, make=True)
         proposal = identity_proposal(project)
+        decisions = doubtful_decisions(project)
     event_tables = sorted(project.event_tables)
     understood = _understood(settings, event_tables)
     if as_json:
@@ -121,6 +123,7 @@ def check(path: Path | None, as_json: bool) -> None:
                 "understood": understood,
                 "proposal": proposal or None,
                 "not_yet": doubts,
+                "decisions": decisions,
                 "unknown_destinations": unknown,
             }
         )
@@ -130,6 +133,8 @@ def check(path: Path | None, as_json: bool) -> None:
             click.echo(f"Proposal      {proposal}")
         for doubt in doubts:
             click.echo(f"Not yet       {doubt}")
+        for doubt in decisions:
+            click.echo(f"Decisions     {doubt}")
     if unknown:
         raise SettingsError("\n".join(unknown.values()))
 

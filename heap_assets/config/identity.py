@@ -54,6 +54,14 @@ class IdentitySettings(Section):
         default=None,
         description="CSV or YAML file of what people have settled: same, apart, nobody or confirmed (docs/identity.md)",
     )
+    decisions_table: str | None = Field(
+        default=None,
+        description="Table of a source with the same columns, whose rows are decisions too; the file wins over it",
+    )
+    decisions_hashed: bool = Field(
+        default=False,
+        description="`heap-assets decide` writes keyed hashes into the file; the values stay in the lake",
+    )
     review_by: str | None = Field(
         default=None, description="Trait, such as revenue, that `heap-assets review` ranks by besides rows and syncs"
     )

@@ -193,6 +193,16 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _the_table_of_decisions_exists(self) -> Settings:
+        table = self.identity.decisions_table
+        if table is not None and table not in self.source_tables:
+            raise ValueError(
+                f"identity.decisions_table is {table!r}, which is no table of a source. "
+                f"Tables: {', '.join(self.source_tables) or 'none'}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sent_properties_do_not_come_back(self) -> Settings:
         sent = {prop for sync in self.sync.values() if sync.writes_heap_users for prop in sync.properties}
         fold = {p.lower().replace(" ", "_"): p for p in sent} | {p: p for p in sent}

@@ -1,9 +1,18 @@
 """Who is who: deterministic identity resolution over links between identifiers (design.md, "Identity")."""
 
 from heap_assets.identity.changes import assign, changes, only_suppressed, without_suppressed
-from heap_assets.identity.decision_file import append_decision, read_decisions
+from heap_assets.identity.decision_file import append_decision, decisions_of_table, parsed_identifiers, read_decisions
 from heap_assets.identity.decision_links import DECISIONS_SOURCE
-from heap_assets.identity.decisions import DECISION_KINDS, Decision, DecisionError, DecisionKind, check_decisions
+from heap_assets.identity.decision_values import hashed_pairs, with_values
+from heap_assets.identity.decisions import (
+    DECISION_KINDS,
+    Decision,
+    DecisionError,
+    DecisionKind,
+    Unusable,
+    check_decisions,
+    without_contradictions,
+)
 from heap_assets.identity.engine import EngineName, compile_engine
 from heap_assets.identity.engine.base import Resolution
 from heap_assets.identity.explain.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_figures, audit_text
@@ -65,6 +74,7 @@ __all__ = [
     "RulesError",
     "SourceTable",
     "Timeline",
+    "Unusable",
     "append_decision",
     "assign",
     "audit",
@@ -73,13 +83,16 @@ __all__ = [
     "changes",
     "check_decisions",
     "compile_engine",
+    "decisions_of_table",
     "explain",
     "extract",
+    "hashed_pairs",
     "identity_values",
     "moved_often",
     "normalised",
     "only_suppressed",
     "own_identify_links",
+    "parsed_identifiers",
     "quality",
     "read_decisions",
     "resolve",
@@ -90,5 +103,7 @@ __all__ = [
     "users_table",
     "what_if",
     "why_not",
+    "with_values",
+    "without_contradictions",
     "without_suppressed",
 ]

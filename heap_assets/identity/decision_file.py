@@ -1,8 +1,8 @@
-"""The file of decisions: a CSV or YAML file beside the settings, reviewed like code.
+"""The file of decisions: a CSV or YAML file beside the settings, reviewed like code; and tables with the same columns.
 
 CSV: columns `decision` (the kind), `identifier_a`, `identifier_b`, `author`, `decided`, `reason`, `until`, `id`.
 YAML: a list of mappings with the kind as key, one or more `type:value` under it, and the other columns. Of `nobody`,
-`*:value` is the value of every type. Days are ISO 8601.
+`*:value` is the value of every type. Days are ISO 8601. A value may be a hash, see `decision_values`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from typing import Any, Final, cast
 
 import polars as pl
 
+from heap_assets.identity.decision_values import is_hashed
 from heap_assets.identity.decisions import (
     DECISION_KINDS,
     Decision,
     DecisionError,
     DecisionKind,
     Pair,
+    Unusable,
     check_decisions,
 )
 from heap_assets.identity.normalise import IN_WORDS, normalised, reason
@@ -70,6 +72,43 @@ def read_decisions(path: Path, rules: Rules) -> tuple[Decision, ...]:
     if not path.is_file():
         raise DecisionError(f"{_WHERE} is {str(path)!r}, which does not exist")
     return _decisions_of(path.read_text(encoding="utf-8-sig"), path, rules)
+
+
+def decisions_of_table(rows: pl.DataFrame, table: str, rules: Rules) -> tuple[list[Decision], list[Unusable]]:
+    """Return the decisions of a table, whose columns are those of the CSV file, and the rows that are none.
+
+    Other columns are ignored; so are rows without a kind. Raises DecisionError if a column is missing.
+    """
+    if missing := [name for name in ("decision", "identifier_a") if name not in rows.columns]:
+        raise DecisionError(
+            f"identity.decisions_table is {table!r}, which has no column {', '.join(missing)}; expected the columns "
+            f"{', '.join(COLUMNS)} (the first two at least)"
+        )
+    texts = rows.select(pl.col(name).cast(pl.String).str.strip_chars() for name in COLUMNS if name in rows.columns)
+    entries = []
+    for number, row in enumerate(texts.fill_null("").iter_rows(named=True), 1):
+        if row["decision"]:
+            name = f"decision {row['id']}" if row.get("id") else f"row {number}"
+            where = f"identity.decisions_table, {table} {name}"
+            ends = tuple(end for name in ("identifier_a", "identifier_b") if (end := row.get(name, "")))
+            entries.append(_Entry(where, row["decision"], ends, {name: row.get(name, "") for name in _ABOUT}))
+    try:
+        return list(_parsed(entries, rules)), []
+    except DecisionError:
+        decisions: list[Decision] = []
+        unusable = []
+        for entry in entries:
+            try:
+                decisions += _parsed([entry], rules)
+            except DecisionError as error:
+                unusable.append(Unusable(entry.about["id"], entry.kind, str(error)))
+        return decisions, unusable
+
+
+def parsed_identifiers(texts: Sequence[str], kind: str, rules: Rules) -> list[Pair]:
+    """Return type and normalised value of `type:value` texts of a decision; DecisionError if one is no identifier."""
+    [decision] = _parsed([_Entry(_WHERE, kind, tuple(texts), {})], rules)
+    return list(decision.identifiers)
 
 
 def append_decision(path: Path, rules: Rules, kind: str, identifiers: Sequence[str], about: Mapping[str, str]) -> int:
@@ -191,9 +230,9 @@ def _checked_pairs(entry: _Entry, rules: Rules) -> list[Pair]:
 
 def _spelt(pairs: set[Pair], rules: Rules) -> dict[Pair, tuple[str, str | None]]:
     """Return each value as the rules spell it, and why it is no identifier."""
-    spelt = {}
+    spelt: dict[Pair, Any] = {pair: (pair[1], None) for pair in pairs if is_hashed(pair[1])}
     for rule in rules.identifiers:
-        raw = sorted(value for kind, value in pairs if kind == rule.type)
+        raw = sorted(value for kind, value in pairs if kind == rule.type and not is_hashed(value))
         if not raw:
             continue
         frame = pl.Series("v", raw, pl.String).to_frame().select(value=normalised(pl.col("v"), rule.normaliser))

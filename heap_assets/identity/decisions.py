@@ -8,6 +8,7 @@ looked, and it is right as it is.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -24,7 +25,23 @@ Pair = tuple[str, str]
 
 
 class DecisionError(SettingsError):
-    """A decision that cannot be read, or that contradicts another; the message names the row and the decisions."""
+    """A decision that cannot be read, or that contradicts another; the message names the row and the decisions.
+
+    `decisions`: ids of those that contradict each other.
+    """
+
+    def __init__(self, message: str, decisions: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.decisions = tuple(decisions)
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A decision of a table that cannot be followed, and why, without its values."""
+
+    id: str
+    kind: str
+    problem: str
 
 
 @dataclass(frozen=True)
@@ -105,7 +122,9 @@ def check_decisions(decisions: Sequence[Decision]) -> None:
     by_id: dict[str, Decision] = {}
     for decision in decisions:
         if by_id.setdefault(decision.id, decision) is not decision:
-            raise DecisionError(f"identity.decisions: decision {decision.id} stands twice; expected each id once")
+            raise DecisionError(
+                f"identity.decisions: decision {decision.id} stands twice; expected each id once", [decision.id]
+            )
     excluded = {pair: d for d in decisions if d.kind == "nobody" for pair in d.identifiers}
     joined: dict[Pair, set[Pair]] = {}
     for decision in decisions:
@@ -115,7 +134,8 @@ def check_decisions(decisions: Sequence[Decision]) -> None:
             if pair in excluded:
                 raise DecisionError(
                     f"identity.decisions: decision {decision.id} ({decision.kind}) is about a {pair[0]} that is "
-                    f"nobody's by decision {excluded[pair].id}; expected one of the two"
+                    f"nobody's by decision {excluded[pair].id}; expected one of the two",
+                    [decision.id, excluded[pair].id],
                 )
         if decision.kind == "same":
             group = {*decision.identifiers}.union(*(joined.get(pair, ()) for pair in decision.identifiers))
@@ -125,5 +145,36 @@ def check_decisions(decisions: Sequence[Decision]) -> None:
             chain = sorted(d.id for d in decisions if d.kind == "same" and joined[a] & {*d.identifiers})
             raise DecisionError(
                 f"identity.decisions: decision {name} keeps two identifiers apart that are the same by "
-                f"{', '.join(chain[:5])}{' and more' if len(chain) > 5 else ''}; end or remove one of them"
+                f"{', '.join(chain[:5])}{' and more' if len(chain) > 5 else ''}; end or remove one of them",
+                [*chain, name],
             )
+
+
+def without_contradictions(
+    settled: Sequence[Decision], added: Sequence[Decision], day: date
+) -> tuple[tuple[Decision, ...], tuple[Unusable, ...]]:
+    """Return decisions of the settings and those of a table that do not contradict them, nor each other, on a day.
+
+    The settings win; within the table, `apart` and `nobody` win over `same`, and of two of one id none is used.
+    Raises DecisionError if decisions of the settings contradict each other.
+    """
+    unusable: list[Unusable] = []
+    own_ids = {decision.id for decision in settled}
+    doubled = {one for one, count in Counter(decision.id for decision in added).items() if count > 1} | own_ids
+    usable = [decision for decision in added if decision.id not in doubled]
+    unusable += [Unusable(one.id, one.kind, "another decision has its id") for one in added if one.id in doubled]
+    while True:
+        try:
+            check_decisions([one for one in (*settled, *usable) if one.holds_on(day)])
+        except DecisionError as error:
+            about = [one for one in usable if one.id in error.decisions]
+            refused = [one for one in about if one.kind == "same"] or about
+            if not refused:
+                raise
+            unusable += [
+                Unusable(one.id, one.kind, f"it contradicts {', '.join({*error.decisions} - {one.id})}")
+                for one in refused
+            ]
+            usable = [one for one in usable if one not in refused]
+        else:
+            return (*settled, *usable), tuple(unusable)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
 
 from heap_assets.errors import MissingInputError, SettingsError
-from heap_assets.identity import IdentityTables, append_decision, moved_often, review
+from heap_assets.identity import IdentityTables, append_decision, hashed_pairs, moved_often, parsed_identifiers, review
 from heap_assets.pipelines.readiness import identity_inputs, identity_tables, tables_with
 from heap_assets.pipelines.table import BuiltTable
 from heap_assets.project import Project
+from heap_assets.quality import decisions_hold
 from heap_assets.storage import Inputs
 from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, PROFILES, SHARED
 
@@ -88,6 +88,21 @@ def _worth(project: Project, day: date) -> pl.LazyFrame | None:
     )
 
 
+def doubtful_decisions(project: Project) -> list[str]:
+    """Return one line for each decision that the newest graph breaks, that touches nothing or cannot be followed.
+
+    Before the first graph: the last of these only.
+    """
+    unusable = project.unusable_decisions
+    days = project.lake.partitions(GRAPH)
+    rows: Iterable[tuple[str, ...]] = [(one.id, one.kind, one.problem) for one in unusable]
+    if days and project.rules_of_days.decisions:
+        graph = project.lake.scan(GRAPH, days[-1])
+        result = decisions_hold(graph, project.rules_of_days.decisions, date.fromisoformat(days[-1]), unusable)
+        rows = [] if result.offenders is None else result.offenders.iter_rows()
+    return [f"decision {name or 'without id'}: {kind}: {problem}" for name, kind, problem in rows]
+
+
 def decide(project: Project, kind: str, identifiers: Sequence[str], about: Mapping[str, str]) -> int:
     """Write a decision into the file that `identity.decisions` names; returns how many rows it took.
 
@@ -98,4 +113,8 @@ def decide(project: Project, kind: str, identifiers: Sequence[str], about: Mappi
         raise SettingsError(
             "identity.decisions names no file: write `decisions: decisions.csv` under `identity:` first"
         )
-    return append_decision(Path(file), replace(project.rules_of_days, decisions=()), kind, identifiers, about)
+    rules = project.rules_of_settings
+    if project.settings.identity.decisions_hashed:
+        pairs = hashed_pairs(project.lake.store, parsed_identifiers(identifiers, kind, rules))
+        identifiers = [":".join(pair) for pair in pairs]
+    return append_decision(Path(file), rules, kind, identifiers, about)

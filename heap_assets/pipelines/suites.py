@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
 from heap_assets.activation import connector_of
 from heap_assets.config import WarehouseTable
 from heap_assets.functions import ORDINAL
-from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, Rules
+from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, Decision, Rules, Unusable
 from heap_assets.pipelines.functions import declared_columns, function_of
 from heap_assets.project import Project
 from heap_assets.quality import (
@@ -31,6 +31,7 @@ from heap_assets.quality import (
     recency_checks,
 )
 from heap_assets.sources.heap_connect import built_in_columns
+from heap_assets.storage import Lake
 from heap_assets.tables import (
     DUMPS,
     GRAPH,
@@ -55,7 +56,7 @@ def thresholds(project: Project) -> Thresholds:
 
 def checks_of(project: Project, asset: str) -> list[Check]:
     """Return the checks of one asset of the lake."""
-    tolerated = thresholds(project)
+    tolerated, rules = thresholds(project), project.rules_of_settings
     if asset == USERS:
         return checks_for_users(tolerated, [heap_asset(table) for table in project.event_tables])
     if asset == MIGRATIONS:
@@ -77,8 +78,8 @@ def checks_of(project: Project, asset: str) -> list[Check]:
             asset,
             key=mapped.key,
             identifiers=plain_columns(project, asset),
-            patterns={rule.type: rule.value_pattern for rule in project.rules.identifiers if rule.value_pattern},
-            normalisers={rule.type: rule.normaliser for rule in project.rules.identifiers},
+            patterns={rule.type: rule.value_pattern for rule in rules.identifiers if rule.value_pattern},
+            normalisers={rule.type: rule.normaliser for rule in rules.identifiers},
             thresholds=tolerated,
         )
     return [check for check in [*identity_checks(project), *profile_checks(project)] if check.asset == asset]
@@ -91,7 +92,7 @@ def dump_checks(project: Project) -> list[Check]:
 
 def identity_checks(project: Project) -> list[Check]:
     """Return the checks of `identity/*`."""
-    rules = project.rules
+    rules = project.rules_of_settings
     judged = checks_for_identity(
         limits={rule.type: rule.max_per_profile for rule in rules.identifiers if rule.max_per_profile is not None},
         heap_types=[t for t in rules.types if t in _HEAP_TYPES],
@@ -99,12 +100,19 @@ def identity_checks(project: Project) -> list[Check]:
         unique_types=_unique_types(rules),
         thresholds=thresholds(project),
     )
-    return [*judged, *checks_for_decisions(project.rules_of_days.decisions)]
+    identity = project.settings.identity
+    decided = identity.decisions is not None or identity.decisions_table is not None
+    return [*judged, *(checks_for_decisions(partial(_decisions, project)) if decided else [])]
+
+
+def _decisions(project: Project, lake: Lake) -> tuple[Sequence[Decision], Sequence[Unusable]]:
+    opened = project.with_lake(lake)
+    return opened.rules_of_days.decisions, opened.unusable_decisions
 
 
 def profile_checks(project: Project) -> list[Check]:
     """Return the checks of `profiles`, the duplicates that the product exists to find, and of `audiences`."""
-    rules = project.rules
+    rules = project.rules_of_settings
     tables = project.settings.source_tables
     normalisers = {rule.type: rule.normaliser for rule in rules.identifiers}
     keys = [
@@ -178,7 +186,7 @@ def plain_columns(project: Project, asset: str, types: Collection[str] | None = 
     """Return column to strongest identifier type (of `types`, if given), without composites and nested paths."""
     columns: dict[str, str] = {}
     mappings = [m for m in project.snapshot_sources[asset].mappings if types is None or m.type in types]
-    for mapping in sorted(mappings, key=lambda m: project.rules.rank(m.type)):
+    for mapping in sorted(mappings, key=lambda m: project.rules_of_settings.rank(m.type)):
         (column, *more) = mapping.columns
         if not more and "." not in column and "[" not in column:
             columns.setdefault(column, mapping.type)

@@ -19,12 +19,17 @@ from heap_assets.identity import (
     HEAP_IDENTITY,
     HEAP_USER_ID,
     ColumnMapping,
+    Decision,
     Rules,
     SourceTable,
     Timeline,
+    Unusable,
     check_decisions,
+    decisions_of_table,
     read_decisions,
     user_migrations_table,
+    with_values,
+    without_contradictions,
 )
 from heap_assets.profiles import Audience, Condition
 from heap_assets.project.allowed_hosts import allowed_hosts
@@ -194,13 +199,35 @@ class Project:
     @cached_property
     def rules_of_days(self) -> Rules:
         """The rules with all decisions, those that have ended too: they hold for the days before their end."""
-        rules = Rules(
+        return replace(self.rules_of_settings, decisions=self._decisions[0])
+
+    @property
+    def unusable_decisions(self) -> tuple[Unusable, ...]:
+        """Decisions that cannot be followed: of the table, and those whose hashes stand for no value of this lake."""
+        return self._decisions[1]
+
+    @cached_property
+    def rules_of_settings(self) -> Rules:
+        """The rules without decisions of people: what may be asked before there is a lake."""
+        return Rules(
             identifiers=tuple(identifier_rule(section) for section in self.settings.identity.identifiers),
             order=self.settings.identity.order,
             suppressed=_suppressed(self.settings.identity.suppressed),
         )
-        file = self.settings.identity.decisions
-        return rules if file is None else replace(rules, decisions=read_decisions(Path(file), rules))
+
+    @cached_property
+    def _decisions(self) -> tuple[tuple[Decision, ...], tuple[Unusable, ...]]:
+        rules, file = self.rules_of_settings, self.settings.identity.decisions
+        settled, lacking = with_values(self.lake.store, read_decisions(Path(file), rules) if file else ())
+        unusable = [Unusable(one.id, one.kind, "this lake knows no value of its hashes") for one in lacking]
+        table = self.settings.identity.decisions_table
+        newest = self.lake.partitions(warehouse_asset(table))[-1:] if table else []
+        if not table or not newest:
+            return tuple(settled), tuple(unusable)
+        rows = self.lake.scan(warehouse_asset(table), newest[0]).collect()
+        added, refused = decisions_of_table(rows, table, rules)
+        decisions, contradicting = without_contradictions(settled, added, clock.today())
+        return decisions, (*unusable, *refused, *contradicting)
 
     @cached_property
     def audiences(self) -> list[Audience]:
@@ -236,7 +263,7 @@ class Project:
             authoritative=((HEAP_USER_ID, HEAP_IDENTITY),),
         )
         tables = {USERS: users}
-        if HEAP_USER_ID in self.rules.types:
+        if HEAP_USER_ID in self.rules_of_settings.types:
             tables[MIGRATIONS] = user_migrations_table(MIGRATIONS)
         for name, table in self.settings.source_tables.items():
             mappings = _mappings(table.identifiers, self.rules)

@@ -1,7 +1,7 @@
 """Data quality: checks as data, the rules of each subject, stored results and the thresholds."""
 
 from heap_assets.quality.audiences import checks_for_audiences
-from heap_assets.quality.decisions import checks_for_decisions
+from heap_assets.quality.decisions import checks_for_decisions, decisions_hold
 from heap_assets.quality.dumps import (
     CATALOGUE,
     QUOTA,
@@ -71,6 +71,7 @@ __all__ = [
     "checks_for_users",
     "checks_for_warehouse_table",
     "could_not_evaluate",
+    "decisions_hold",
     "delivery_recency_check",
     "hashed",
     "landing_result",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Final
 
 import polars as pl
 
-from heap_assets.identity import Decision
-from heap_assets.quality.engine import Check
+from heap_assets.identity import Decision, Unusable
+from heap_assets.quality.engine import Check, CheckContext
 from heap_assets.quality.results import SAMPLE_ROWS, CheckResult, Severity
+from heap_assets.storage import Lake
 from heap_assets.tables import GRAPH
 
 _KEY: Final = ("identifier_type", "identifier")
@@ -18,10 +19,13 @@ _LEAST: Final = {"same": 2, "apart": 2, "confirmed": 1}
 """How many of a decision's identifiers the data must name; the values of `nobody` are in no graph."""
 
 
-def decisions_hold(graph: pl.LazyFrame, decisions: Sequence[Decision], day: date) -> CheckResult:
+def decisions_hold(
+    graph: pl.LazyFrame, decisions: Sequence[Decision], day: date, unusable: Sequence[Unusable] = ()
+) -> CheckResult:
     """Check that every decision of a day is followed by its graph, and is about identifiers that the data names.
 
-    `graph`: identity/graph. An identifier without dates is named by nothing but a decision.
+    `graph`: identity/graph; an identifier without dates is named by nothing but a decision. `unusable`: decisions that
+    cannot be followed, and why.
 
     A `same` is broken if its identifiers are on several profiles: an `apart`, or the removal of links, is between them.
     """
@@ -40,7 +44,7 @@ def decisions_hold(graph: pl.LazyFrame, decisions: Sequence[Decision], day: date
         .sort("at")
         .collect()
     )
-    failed = []
+    failed = [(one.id, one.kind, one.problem) for one in unusable]
     for at, profiles, owned, in_data_count in counts.iter_rows():
         decision = held[at]
         is_broken = (decision.kind == "same" and profiles > 1) or (decision.kind == "apart" and profiles < owned)
@@ -51,22 +55,33 @@ def decisions_hold(graph: pl.LazyFrame, decisions: Sequence[Decision], day: date
     broken = offenders.filter(pl.col("problem") == "broken").height
     return CheckResult(
         passed=offenders.is_empty(),
-        numbers={"decisions": len(held), "broken": broken, "touch_nothing": offenders.height - broken},
+        numbers={
+            "decisions": len(held),
+            "broken": broken,
+            "touch_nothing": offenders.height - broken - len(unusable),
+            "unusable": len(unusable),
+        },
         offenders=offenders.head(SAMPLE_ROWS) if failed else None,
         plain=("decision", "kind", "problem"),
     )
 
 
-def checks_for_decisions(decisions: Sequence[Decision]) -> list[Check]:
-    """Return the check of `identity/graph` on what people have settled; none without decisions."""
-    if not decisions:
-        return []
+def checks_for_decisions(decisions: Callable[[Lake], tuple[Sequence[Decision], Sequence[Unusable]]]) -> list[Check]:
+    """Return the check of `identity/graph` on what people have settled.
+
+    `decisions`: returns all decisions, and those that cannot be followed.
+    """
+
+    def judged(subject: CheckContext) -> CheckResult:
+        usable, unusable = decisions(subject.lake)
+        return decisions_hold(subject.rows(), usable, subject.day, unusable)
+
     return [
         Check(
             GRAPH,
             "decisions_hold",
             "Every decision of a person holds, and is about identifiers that the data names.",
-            lambda s: decisions_hold(s.rows(), decisions, s.day),
+            judged,
             Severity.WARN,
             remedy="`heap-assets explain` on two identifiers of a broken one shows what is between them; take one that "
             "touches nothing out of the file of `identity.decisions`, or give it an end (`until`).",

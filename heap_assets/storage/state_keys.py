@@ -24,6 +24,9 @@ OBSERVED: Final = "_observed"
 IDENTITY: Final = "_identity"
 """Caches of identity resolution: extracted links and the resolved state. To lose it: one full resolution."""
 
+DECISIONS: Final = "_decisions"
+"""Values of decisions whose file holds hashes, with the key. To lose it: these decisions hold no more."""
+
 CHECK_RESULTS: Final = "_verdicts"
 """Results of checks, `<asset>/<check>/<partition>.json`. To lose it: syncs wait until checks have run again."""
 
@@ -49,6 +52,19 @@ STATUS: Final = "_status"
 """The status page. To lose it: it is written again in the morning."""
 
 ALL: Final = (
-    LANDING, EXPORTS, INBOX, CATALOGUE, OBSERVED, IDENTITY, CHECK_RESULTS, SYNC, QUOTAS, FIRST_RUNS, PUBLISHED,
-    REVERSE_ETL, ALERTS, STATUS,
-)  # fmt: skip
+    LANDING,
+    EXPORTS,
+    INBOX,
+    CATALOGUE,
+    OBSERVED,
+    IDENTITY,
+    DECISIONS,
+    CHECK_RESULTS,
+    SYNC,
+    QUOTAS,
+    FIRST_RUNS,
+    PUBLISHED,
+    REVERSE_ETL,
+    ALERTS,
+    STATUS,
+)

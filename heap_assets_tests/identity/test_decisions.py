@@ -280,6 +280,6 @@ class TestWhatFollows:
         result = decisions_hold(graph, settled, day(1))
         assert result.offenders is not None
         assert result.offenders.rows() == [("4", "same", "touches nothing")]
-        assert result.numbers == {"decisions": 3, "broken": 0, "touch_nothing": 1}
+        assert result.numbers == {"decisions": 3, "broken": 0, "touch_nothing": 1, "unusable": 0}
         broken = decisions_hold(self.graph(tmp_path), [self.SAME, self.APART], day(1))
         assert broken.numbers["broken"] == 2

@@ -18,7 +18,7 @@ from heap_assets.pipelines.people import REFUSED, figures, identity_of_day
 from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.pipelines.table import BuiltTable
 from heap_assets.project import Project
-from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED
+from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, LINKS, SHARED, warehouse_asset
 
 GROUP = "identity"
 _ABOUT = {
@@ -36,7 +36,10 @@ _ABOUT = {
 def identity(project: Project) -> dg.AssetsDefinition:
     """Return the step that resolves identities; the newest day runs automatically once its inputs are complete."""
     names, condition = project.names, resolvable_graph(project)
-    sources = [asset_key(path, names) for path, table in project.sources.items() if table.mappings]
+    read = [path for path, table in project.sources.items() if table.mappings]
+    if (table_of_decisions := project.settings.identity.decisions_table) is not None:
+        read.append(warehouse_asset(table_of_decisions))
+    sources = [asset_key(path, names) for path in dict.fromkeys(read)]
 
     def spec(path: str) -> dg.AssetSpec:
         return dg.AssetSpec(
