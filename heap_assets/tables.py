@@ -9,6 +9,9 @@ HEAP = "heap/"
 EVENTS = "heap/events/"
 WAREHOUSE = "warehouse/"
 IDENTITY = "identity/"
+SIGNALS = "signals/"
+ANALYTICS = "analytics/"
+MODELS = "models/"
 SYNCS = "sync/"
 REVERSE_ETL = "reverse_etl/"
 INBOX = "inbox/"
@@ -18,8 +21,9 @@ WAREHOUSE_SOURCE = "warehouse"
 """The name of the source that `warehouse:` is."""
 RESERVED_SOURCES = frozenset(
     {
-        *("analytics", "audiences", "audit", "events", "functions", "identity", "inbox", "live", "privacy", "profiles"),
-        *("publish", "reverse_etl", "signals", "status", "sync", "the_warehouse", "users", WAREHOUSE_SOURCE),
+        *("analytics", "audiences", "audit", "events", "functions", "identity", "inbox", "live"),
+        *("models", "privacy", "profiles", "publish", "reverse_etl", "signals", "status", "sync", "the_warehouse"),
+        *("users", WAREHOUSE_SOURCE),
         *("information_schema", "latest", "main", "pg_catalog", "resolved", "system", "temp"),
     }
 )
@@ -131,6 +135,26 @@ def inbox_asset(table: str) -> str:
     'inbox/track'
     """
     return f"{INBOX}{table}"
+
+
+def signal_asset(name: str) -> str:
+    """Return the asset of a signal's firings."""
+    return f"{SIGNALS}{name}"
+
+
+def is_signal(asset: str) -> bool:
+    """Return whether an asset holds the firings of a signal."""
+    return asset.startswith(SIGNALS)
+
+
+def analytics_asset(name: str) -> str:
+    """Return the asset of an analytics result."""
+    return f"{ANALYTICS}{name}"
+
+
+def model_asset(name: str) -> str:
+    """Return the asset of a model."""
+    return f"{MODELS}{name}"
 
 
 def publish_asset(target: str, table: str) -> str:

@@ -27,6 +27,7 @@ ROOMS = {
     "storage": "errors values tables",
     "identity": "errors machine storage values tables yaml_core",
     "profiles": "errors identity tables values yaml_core",
+    "analytics": "errors profiles storage tables values",
     "sources.heap_connect": "errors redaction storage values yaml_core tables",
     "sources.warehouse": "config errors redaction storage values",
     "sources.heap_bigquery": "errors redaction sources.heap_connect sources.warehouse storage values",
@@ -36,20 +37,20 @@ ROOMS = {
     "quality": "clock errors identity profiles sources.heap_connect storage tables values",
     "alerts": "config errors http_client redaction storage",
     "report": "clock quality storage tables",
-    "project": "activation clock config errors http_client identity profiles sources.heap_connect sources.inbox "
-    "sources.warehouse storage tables",
-    "pipelines": "activation clock config errors functions identity profiles project quality redaction "
+    "project": "activation analytics clock config errors http_client identity profiles sources.heap_connect "
+    "sources.inbox sources.warehouse storage tables",
+    "pipelines": "activation analytics clock config errors functions identity profiles project quality redaction "
     "sources.heap_bigquery sources.heap_connect sources.inbox sources.warehouse storage tables values versions",
     "live": "clock config errors pipelines project sources.inbox storage tables",
-    "api": "activation errors identity pipelines project storage tables",
-    "orchestration": "machine activation alerts clock config errors http_client identity pipelines profiles project "
-    "quality redaction report sources.heap_connect sources.warehouse storage tables versions",
+    "api": "activation analytics errors identity pipelines project storage tables",
+    "orchestration": "machine activation alerts analytics clock config errors http_client identity pipelines profiles "
+    "project quality redaction report sources.heap_connect sources.warehouse storage tables versions",
     "definitions": "orchestration pipelines project",
     "history": "orchestration",
     "demo": "activation alerts clock config errors identity orchestration pipelines project quality "
     "sources.heap_connect tables yaml_core",
-    "cli": "activation clock config demo errors identity live orchestration pipelines project quality redaction report "
-    "sources.heap_connect sources.warehouse storage tables values versions yaml_core",
+    "cli": "activation analytics clock config demo errors identity live orchestration pipelines project quality redaction "
+    "report sources.heap_connect sources.warehouse storage tables values versions yaml_core",
 }
 """Every room with the rooms that it may import, in an order in which none imports a later one."""
 DOORS = ("pipelines", "orchestration", "demo")

@@ -1,5 +1,6 @@
 """heap_assets.yaml as validated models: every choice a user makes is here, or with the connector that it configures."""
 
+from heap_assets.config.audience_files import read_audiences
 from heap_assets.config.base import Day, Section
 from heap_assets.config.functions import FunctionLimits, FunctionSettings
 from heap_assets.config.heap import (
@@ -77,6 +78,7 @@ __all__ = [
     "named",
     "one_of",
     "parse_settings",
+    "read_audiences",
     "settings_path",
     "settings_schema",
 ]

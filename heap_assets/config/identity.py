@@ -107,6 +107,14 @@ class Behaviour(Section):
     )
 
 
+class AccountsSettings(Section):
+    """The companies that people belong to: conditions of audiences, and figures per account."""
+
+    table: str = Field(description="A table of a source with one row per account")
+    key: str = Field(description="Its column with the account's id")
+    member_of: str = Field(description="Trait of profiles that holds the id of the account they belong to")
+
+
 class ProfilesSettings(Section):
     """The traits, behaviour and audiences that profiles have."""
 
@@ -116,6 +124,9 @@ class ProfilesSettings(Section):
     behaviour: Behaviour | None = Field(default=None, description="Columns of activity; none unless given")
     audiences: dict[str, dict[str, object]] = Field(
         default={}, description="Name of a true/false column to its definition (docs/profiles.md)"
+    )
+    audience_files: list[str] = Field(
+        default=[], description="Files of definitions (JSON or YAML), or folders of them, beside those of audiences"
     )
 
     @property

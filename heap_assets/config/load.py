@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from heap_assets.config.audience_files import with_audience_files
 from heap_assets.config.base import alternatives, one_line
 from heap_assets.config.models import Kinds, Settings, settings_model
 from heap_assets.config.secrets import secrets_of, secrets_of_environment, texts_of, written_secret
@@ -62,7 +63,7 @@ def parse_settings(text: str, path: Path, kinds: Kinds, checks: Checks) -> Setti
         raise SettingsError(f"{path.name} is empty: `heap-assets init` writes one to start from")
     register_secrets(secrets_of_environment(os.environ))
     file = _File(path.name, text, raw, settings_model(kinds))
-    filled = _fill(raw, file, ())
+    filled = with_audience_files(_fill(raw, file, ()), path.parent)
     try:
         settings = file.model.model_validate(filled)
     except ValidationError as error:

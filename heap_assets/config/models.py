@@ -15,7 +15,7 @@ from heap_assets.config.base import Day, Section
 from heap_assets.config.cadences import USUAL, usual_schedule
 from heap_assets.config.functions import FunctionsSettings
 from heap_assets.config.heap import HeapSettings, IdentifierTypes
-from heap_assets.config.identity import IdentitySettings, ProfilesSettings
+from heap_assets.config.identity import AccountsSettings, IdentitySettings, ProfilesSettings
 from heap_assets.config.inbox import InboxSettings, LiveSettings
 from heap_assets.config.operations import Alert, Host, Keep, RunSettings
 from heap_assets.config.reverse_etl import ReverseEtlSync
@@ -63,6 +63,7 @@ class Settings(Section):
     live: LiveSettings = Field(default=LiveSettings(), description="The service that takes them in")
     identity: IdentitySettings = Field(description="How identifiers are joined to people")
     profiles: ProfilesSettings = Field(default=ProfilesSettings(), description="Columns of profiles, and audiences")
+    accounts: AccountsSettings | None = Field(default=None, description="The companies that people belong to")
     sync: dict[str, SyncSettings] = Field(default={}, description="What is sent where, by name of the sync")
     publish: dict[TargetName, TargetSettings] = Field(
         default={}, description="Warehouses that tables are published to, by name of the target"
@@ -199,6 +200,22 @@ class Settings(Section):
             raise ValueError(
                 f"identity.decisions_table is {table!r}, which is no table of a source. "
                 f"Tables: {', '.join(self.source_tables) or 'none'}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _accounts_exist(self) -> Settings:
+        if (accounts := self.accounts) is None:
+            return self
+        if accounts.table not in self.source_tables:
+            raise ValueError(
+                f"accounts.table is {accounts.table!r}, which is no table of a source. "
+                f"Tables: {', '.join(self.source_tables) or 'none'}"
+            )
+        if accounts.member_of not in self.profiles.traits:
+            raise ValueError(
+                f"accounts.member_of is {accounts.member_of!r}, which is no trait. "
+                f"Traits: {', '.join(self.profiles.traits) or 'none'}"
             )
         return self
 

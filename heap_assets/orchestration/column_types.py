@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 
 from heap_assets.identity import AUDIT_SCHEMA, CHANGES, CONFLICTS, GRAPH, LINKS, REVIEW, SHARED
-from heap_assets.profiles import PROFILE_SCHEMA
+from heap_assets.profiles import MEMBERSHIP_SCHEMA, PROFILE_SCHEMA
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import key_dtype
 from heap_assets.tables import AUDIENCES, AUDIT, PROFILES, is_heap_table, is_sync
@@ -30,7 +30,7 @@ _SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     CHANGES_ASSET: CHANGES,
     REVIEW_ASSET: REVIEW,
     PROFILES: PROFILE_SCHEMA,
-    AUDIENCES: {"audience": pl.String, "profile_id": pl.String},
+    AUDIENCES: MEMBERSHIP_SCHEMA,
     AUDIT: AUDIT_SCHEMA,
 }
 

@@ -127,7 +127,9 @@ _COLUMNS: Mapping[str, Mapping[str, ColumnDoc]] = {
     },
     AUDIENCES: {
         "audience": ColumnDoc("Name of the audience."),
-        "profile_id": ColumnDoc("A member."),
+        "profile_id": ColumnDoc("A member, or who was one the day before."),
+        "change": ColumnDoc("entered, stayed or left, from the day before."),
+        "since": ColumnDoc("First day of the membership; of who left, the first day without."),
     },
     AUDIT: {
         "metric": ColumnDoc("What was counted."),

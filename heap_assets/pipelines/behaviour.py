@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
 from heap_assets.errors import SettingsError
-from heap_assets.profiles import event_stream, event_table, events_needed, events_of_profiles, with_audiences
+from heap_assets.profiles import (
+    Accounts,
+    Audience,
+    Facts,
+    event_stream,
+    event_table,
+    events_needed,
+    events_of_profiles,
+    in_order,
+    with_audience,
+)
 from heap_assets.profiles import with_behaviour as joined
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import without_own
-from heap_assets.tables import BEHAVIOUR_COLUMNS, heap_asset
+from heap_assets.tables import BEHAVIOUR_COLUMNS, heap_asset, is_signal, warehouse_asset
 from heap_assets.values import as_text
 
 _STREAM = ("user_id", "time", "session_id")
@@ -46,12 +56,7 @@ def window(project: Project, day: date) -> Window:
     """
     profile_settings = project.settings.profiles
     reach = look_back_days(project)
-    days = {}
-    for table, back in reach.items():
-        first = date.min if back is None else day - timedelta(days=back)
-        partitions = project.lake.partitions(heap_asset(table))
-        days[table] = [key for key in partitions if str(first) < key <= str(day)] if profile_settings.columns else []
-    return Window(day, days)
+    return Window(day, _days_of(project, day, reach) if profile_settings.columns else {table: [] for table in reach})
 
 
 def look_back_days(project: Project) -> dict[str, int | None]:
@@ -64,7 +69,21 @@ def look_back_days(project: Project) -> dict[str, int | None]:
         for flag, event in profile_settings.behaviour.features.items():
             _table_of_event(project, event, f"profiles.behaviour.features.{flag}")
         days_back = dict.fromkeys(project.event_tables, profile_settings.behaviour.days)
-    for event, days in events_needed(project.audiences).items():
+    for table, days in audience_reach(project, project.audiences).items():
+        longest = days_back.get(table, 0)
+        days_back[table] = None if days is None or longest is None else max(longest, days)
+    return days_back
+
+
+def audience_reach(project: Project, audiences: Sequence[Audience]) -> dict[str, int | None]:
+    """Return for each event table that audiences name the number of days to read, None for all; signals are not in it.
+
+    Raises SettingsError for an event that no table holds.
+    """
+    days_back: dict[str, int | None] = {}
+    for event, days in events_needed(audiences).items():
+        if is_signal(event):
+            continue
         table = _table_of_event(project, event, "profiles.audiences")
         longest = days_back.get(table, 0)
         # a window that is not whole days reaches into one day more
@@ -90,18 +109,65 @@ def with_behaviour_and_audiences(
         profiles = joined(profiles, graph, events, events_window.as_of, features, profile_settings.behaviour.days)
     if not profile_settings.audiences:
         return profiles, {}
-    needed = {_table_of_event(project, event, "profiles.audiences") for event in events_needed(project.audiences)}
-    tables = {
-        table: events_of_profiles(_rows(project, table, events_window.days.get(table, ())), graph) for table in needed
-    }
-    set_aside = {}
-    for audience in project.audiences:
+    facts = audience_facts(project, project.audiences, graph, events_window)
+    set_aside: dict[str, str] = {}
+    for audience in in_order(project.audiences):
+        named = {name for part in audience.parts for name in part.audiences}
         try:
-            profiles = with_audiences(profiles, [audience], tables, events_window.as_of)
+            if waits := sorted(named & set_aside.keys()):
+                raise SettingsError(f"it names the audience {waits[0]!r}: {set_aside[waits[0]]}")
+            profiles = with_audience(profiles, audience, facts)
         except SettingsError as error:
             set_aside[audience.name] = str(error)
             profiles = profiles.with_columns(pl.lit(None, pl.Boolean).alias(audience.name))
-    return profiles, set_aside
+    columns = [name for name in profiles.collect_schema() if name not in profile_settings.audiences]
+    return profiles.select(*columns, *profile_settings.audiences), set_aside
+
+
+def windows_of(project: Project, day: date, audiences: Sequence[Audience]) -> Window:
+    """Return the event days that some audiences depend on."""
+    return Window(day, _days_of(project, day, audience_reach(project, audiences)))
+
+
+def _days_of(project: Project, day: date, reach: Mapping[str, int | None]) -> dict[str, list[str]]:
+    days = {}
+    for table, back in reach.items():
+        first = date.min if back is None else day - timedelta(days=back)
+        partitions = project.lake.partitions(heap_asset(table))
+        days[table] = [key for key in partitions if str(first) < key <= str(day)]
+    return days
+
+
+def event_schema(project: Project, table: str) -> pl.Schema:
+    """Return the columns of an event table: those of its newest day, else the catalogue's."""
+    keys = project.lake.partitions(heap_asset(table))
+    return _rows(project, table, keys[-1:]).collect_schema()
+
+
+def audience_facts(
+    project: Project, audiences: Sequence[Audience], graph: pl.LazyFrame, events_window: Window
+) -> Facts:
+    """Return what audiences are evaluated on: events of the window, accounts, and signals that fired before the day.
+
+    Raises SettingsError for an event that no table holds.
+    """
+    events = {
+        table: events_of_profiles(_rows(project, table, events_window.days.get(table, ())), graph)
+        for table in audience_reach(project, audiences)
+    }
+    return Facts(events, events_window.as_of, accounts_of_day(project, events_window.day))
+
+
+def accounts_of_day(project: Project, day: date) -> Accounts | None:
+    """Return the accounts as they stood at the end of a day; None if the settings name none or none were read yet."""
+    settings = project.settings.accounts
+    if settings is None:
+        return None
+    asset = warehouse_asset(settings.table)
+    newest = project.lake.newest_partition(asset, day)
+    if newest is None:
+        return None
+    return Accounts(project.lake.scan(asset, str(newest)), settings.key, settings.member_of)
 
 
 def column_sources(project: Project) -> dict[str, set[tuple[str, str]]]:
@@ -119,7 +185,8 @@ def column_sources(project: Project) -> dict[str, set[tuple[str, str]]]:
     for audience in project.audiences:
         sources[audience.name] = {
             (_table_of_event(project, criterion.type, criterion.where), column)
-            for criterion in (*audience.events, *audience.exclude_events)
+            for criterion in audience.criteria
+            if not is_signal(criterion.type)
             for column in ("user_id", "time", *(name for name, _ in criterion.properties))
         }
     return sources
@@ -142,7 +209,9 @@ def check_events(project: Project) -> list[str]:
         return [f"no event table is known yet: whether Heap has what is asked for ({listed}) shows with the first dump"]
     look_back_days(project)
     for audience in project.audiences:
-        for criterion in (*audience.events, *audience.exclude_events):
+        for criterion in audience.criteria:
+            if is_signal(criterion.type):
+                continue
             table = _table_of_event(project, criterion.type, criterion.where)
             columns = project.catalogue.columns(table) or []
             for column, condition in criterion.properties:
@@ -195,7 +264,5 @@ def _alike(frames: Sequence[pl.LazyFrame]) -> list[pl.LazyFrame]:
 
 
 def _columns_of_audiences(project: Project, event: str) -> list[str]:
-    criteria = [
-        criterion for audience in project.audiences for criterion in (*audience.events, *audience.exclude_events)
-    ]
+    criteria = [criterion for audience in project.audiences for criterion in audience.criteria]
     return [column for criterion in criteria if criterion.type == event for column, _ in criterion.properties]

@@ -24,6 +24,7 @@ from heap_assets.pipelines.readiness import identity_inputs, newest_graph_day
 from heap_assets.pipelines.snapshots import snapshot_of_day
 from heap_assets.pipelines.sync_gate import newest_day
 from heap_assets.pipelines.table import Table, Task, rules_of
+from heap_assets.profiles import current_members
 from heap_assets.project import Project
 from heap_assets.storage import SCRATCH, Lake, OverlayStore, Status
 from heap_assets.tables import (
@@ -251,7 +252,9 @@ def _traits(before: pl.LazyFrame, after: pl.LazyFrame) -> dict[str, TraitChange]
 def _audiences(before: Lake, after: Lake, day: date) -> dict[str, AudienceChange]:
     empty = pl.DataFrame(schema={"audience": pl.String, "profile_id": pl.String})
     members = [
-        lake.scan(AUDIENCES, str(day)).select(empty.columns).collect() if lake.find(AUDIENCES, str(day)) else empty
+        current_members(lake.scan(AUDIENCES, str(day))).select(empty.columns).collect()
+        if lake.find(AUDIENCES, str(day))
+        else empty
         for lake in (before, after)
     ]
     changed_audiences = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -14,10 +14,21 @@ from heap_assets.identity import AuditedTable, audit, audit_figures, changes
 from heap_assets.pipelines.behaviour import Window, window, with_behaviour_and_audiences
 from heap_assets.pipelines.readiness import IdentityInputs, graph_inputs, identity_inputs
 from heap_assets.pipelines.table import VALUES_LOST, VALUES_LOST_IN, BuiltTable
-from heap_assets.profiles import SET_ASIDE, Choose, TraitRule, TraitSource, golden_records
+from heap_assets.profiles import (
+    ENTERED,
+    LEFT,
+    SET_ASIDE,
+    STAYED,
+    Choose,
+    TraitRule,
+    TraitSource,
+    golden_records,
+    membership,
+)
 from heap_assets.project import Project
 from heap_assets.storage import Inputs, Lake
 from heap_assets.tables import (
+    AUDIENCES,
     CHANGES,
     CONFLICTS,
     GRAPH,
@@ -155,11 +166,11 @@ def profiles_version(project: Project) -> str:
     settings = project.settings.profiles
     traits = [[name, trait.sources, trait.choose] for name, trait in settings.traits.items()]
     behaviour = [settings.behaviour.days, [*settings.behaviour.features.items()]] if settings.behaviour else None
-    return version_of([traits, behaviour, project.audiences, project.rules.digest])
+    return version_of([traits, behaviour, [one.declared for one in project.audiences], project.rules.digest])
 
 
 def audiences_of_day(project: Project, day: date) -> BuiltTable:
-    """Return who is in which audience on a day: audience, profile_id; from the columns of `profiles`.
+    """Return who is in which audience on a day, entered or left it; from the columns of `profiles`.
 
     Raises MissingInputError if the profiles of the day were not built, or before the settings had one of the audiences.
     """
@@ -172,11 +183,38 @@ def audiences_of_day(project: Project, day: date) -> BuiltTable:
         .unpivot(names, index="profile_id", variable_name="audience", value_name="inside")
         .filter("inside")
         .select("audience", "profile_id")
-        .sort("audience", "profile_id")
-        .collect()
     )
-    sizes = {f"members_{name}": rows.filter(pl.col("audience") == name).height for name in names}
-    return BuiltTable(rows.lazy(), Inputs({f"{PROFILES}@{day}": project.lake.versions(PROFILES)[str(day)]}), sizes)
+    before, changed = _audiences_before(project, day)
+    lake = project.lake
+    table = membership(
+        rows.lazy(),
+        day,
+        lake.scan(AUDIENCES, str(before)) if before else None,
+        [lake.scan(CHANGES, key) for key in changed],
+    ).collect()
+    inputs = {f"{PROFILES}@{day}": lake.versions(PROFILES)[str(day)]}
+    inputs |= {f"{AUDIENCES}@{before}": lake.versions(AUDIENCES)[str(before)]} if before else {}
+    inputs |= {f"{CHANGES}@{key}": lake.versions(CHANGES)[key] for key in changed}
+    return BuiltTable(table.lazy(), Inputs(inputs), _sizes(table, names))
+
+
+def _audiences_before(project: Project, day: date) -> tuple[date | None, list[str]]:
+    """Return the newest day before whose audiences are built, and the days since of which changes of ids are known."""
+    before = project.lake.newest_partition(AUDIENCES, day - timedelta(days=1))
+    if before is None:
+        return None, []
+    return before, [key for key in project.lake.partitions(CHANGES) if str(before) < key <= str(day)]
+
+
+def _sizes(table: pl.DataFrame, names: Sequence[str]) -> dict[str, int]:
+    """Return the members of each audience, and how many entered and left."""
+    counts = {
+        (audience, change): count for audience, change, count in table.group_by("audience", "change").len().rows()
+    }
+    sizes = {f"members_{name}": counts.get((name, ENTERED), 0) + counts.get((name, STAYED), 0) for name in names}
+    for change in (ENTERED, LEFT):
+        sizes |= {f"{change}_{name}": counts.get((name, change), 0) for name in names}
+    return sizes
 
 
 def audit_of_day(project: Project, day: date) -> BuiltTable:

@@ -62,7 +62,7 @@ def _traits_gate(project: Project, day: str, columns: Iterable[str]) -> list[str
     needed = {column: {column} for column in columns}
     for audience in project.audiences:
         if audience.name in needed:
-            needed[audience.name] |= {trait for trait, _ in audience.user_properties}
+            needed[audience.name] |= {trait for trait, _ in audience.traits}
     traits_sent = {trait for traits in needed.values() for trait in traits}
     return [f"{PROFILES} {day}: {why}" for trait, why in sorted(set_aside.items()) if trait in traits_sent]
 

@@ -1,89 +1,71 @@
-"""Audiences: named sets of profiles, by a definition over events and traits.
-
-The definition is the JSON (or YAML) of features.md G55 and G56::
-
-    {"events": [{"type": "Add to Cart", "properties": {"cart_value": {"gt": 100}}, "within_days": 7}],
-     "exclude_events": [{"type": "Purchase", "within_days": 7}],
-     "user_properties": {"plan_type": "free"}}
-"""
+"""Audiences: named sets of profiles, by a definition over events and traits (:mod:`.definitions`)."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
 
 import polars as pl
 
 from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_USER_ID
-from heap_assets.profiles.conditions import COMPARISONS, OPERATORS, Condition, holds, parse_conditions
-from heap_assets.values import apart, set_apart
-from heap_assets.yaml_core import core, kind_of
+from heap_assets.profiles.conditions import holds
+from heap_assets.profiles.definitions import Audience, EventCriterion, event_table, in_order
+from heap_assets.profiles.sequences import chains, within_span
+from heap_assets.values import PRIVATE, apart, set_apart
 
 _OWN = ("profile_id",)
-AT_LEAST_ONCE = Condition("gte", 1, "count")
+_ACCOUNT = f"{PRIVATE}account."
+"""What begins the names of an account's columns beside those of its people."""
 
 
 @dataclass(frozen=True)
-class EventCriterion:
-    """An event that a person did, how often, and how recently.
+class Accounts:
+    """The accounts that people belong to.
 
     Attributes
     ----------
-    type
-        The event, by the name of its table or by a name that spells it (`Add to Cart` is `add_to_cart`).
-    properties
-        Column and condition; all must hold for one event to count.
-    within_days
-        Only events of the last N × 24 hours before `as_of` count, `as_of` itself not; None: all.
-    count
-        Conditions on the number of events that count.
-    where
-        Path in the definition, for messages.
+    rows
+        One row per account.
+    key
+        Its column that is the account's id.
+    member_of
+        The trait of people that holds it.
     """
 
-    type: str
-    properties: tuple[tuple[str, Condition], ...]
-    within_days: float | None
-    count: tuple[Condition, ...]
-    where: str
+    rows: pl.LazyFrame
+    key: str
+    member_of: str
 
 
 @dataclass(frozen=True)
-class Audience:
-    """A named definition: all of `events` and `user_properties`, and none of `exclude_events`."""
+class Facts:
+    """What definitions are evaluated on.
 
-    name: str
-    events: tuple[EventCriterion, ...] = ()
-    exclude_events: tuple[EventCriterion, ...] = ()
-    user_properties: tuple[tuple[str, Condition], ...] = ()
-
-
-def parse_audience(name: str, definition: Mapping[str, Any], where: str | None = None) -> Audience:
-    """Read a definition; `{"name": …, "definition": {…}}` around it is accepted.
-
-    Raises SettingsError: something in it is unknown or has the wrong form; the message names its path below `where`.
+    Attributes
+    ----------
+    events
+        By event table name (`signals/<name>` of a signal): profile_id, time (UTC), and the columns that `properties`
+        names.
+    as_of
+        The moment that windows count back from: the end of the partition's day.
+    accounts
+        Of `account_properties`; None: there are none.
     """
-    where = where or f"audience {name!r}"
-    if "definition" in definition:
-        definition, where = definition["definition"], f"{where}.definition"
-    _only(definition, {"events", "exclude_events", "user_properties"}, where)
-    audience = Audience(
-        name,
-        events=_criteria(definition.get("events", []), f"{where}.events"),
-        exclude_events=_criteria(definition.get("exclude_events", []), f"{where}.exclude_events"),
-        user_properties=_properties(definition.get("user_properties", {}), f"{where}.user_properties"),
-    )
-    if not (audience.events or audience.exclude_events or audience.user_properties):
-        raise SettingsError(f"{where} has no condition: it would hold everyone.")
-    return audience
+
+    events: Mapping[str, pl.LazyFrame]
+    as_of: datetime
+    accounts: Accounts | None = None
 
 
 def members(
-    audience: Audience, profiles: pl.LazyFrame, events: Mapping[str, pl.LazyFrame], as_of: datetime
+    audience: Audience,
+    profiles: pl.LazyFrame,
+    events: Mapping[str, pl.LazyFrame],
+    as_of: datetime,
+    accounts: Accounts | None = None,
 ) -> pl.LazyFrame:
     """Find who is in an audience.
 
@@ -92,47 +74,47 @@ def members(
     audience
         The definition.
     profiles
-        profile_id and the columns that `user_properties` names, one row per profile.
-    events
-        By event table name: profile_id, time (UTC), and the columns that `properties` names.
-    as_of
-        The moment that `within_days` counts back from: the end of the partition's day.
+        profile_id, the columns that `user_properties` names and one Boolean column for each of `audiences`; one row per
+        profile.
+    events, as_of, accounts
+        As :class:`Facts` has them.
 
     Returns profile_id String, sorted; profiles without any event are candidates like all others.
 
     Raises SettingsError: the definition names an event or a column that does not exist, or compares what cannot be
     compared.
     """
-    schema = profiles.collect_schema()
-    properties = [
-        holds(condition, *_column(schema, name, condition.where)) for name, condition in audience.user_properties
-    ]
-    candidates = (profiles.filter(properties) if properties else profiles).select("profile_id")
-    for criterion in (*audience.events, *audience.exclude_events):
-        counted = _with_event_count(candidates, criterion, events, as_of)
-        meets = pl.all_horizontal([holds(condition, pl.col("count"), pl.Int64()) for condition in criterion.count])
-        candidates = counted.filter(meets if criterion in audience.events else ~meets).select("profile_id")
-    return candidates.sort("profile_id")
+    facts = Facts(events, as_of, accounts)
+    return meeting(audience, with_account(profiles, facts, audience), facts).select("profile_id").sort("profile_id")
 
 
 def with_audiences(
-    profiles: pl.LazyFrame, audiences: Sequence[Audience], events: Mapping[str, pl.LazyFrame], as_of: datetime
+    profiles: pl.LazyFrame,
+    audiences: Sequence[Audience],
+    events: Mapping[str, pl.LazyFrame],
+    as_of: datetime,
+    accounts: Accounts | None = None,
 ) -> pl.LazyFrame:
     """Return the profiles with one Boolean column per audience, so that a sync can send membership as a trait."""
     result = profiles
-    for audience in audiences:
-        inside = members(audience, profiles, events, as_of).with_columns(pl.lit(True).alias(audience.name))
-        result = result.join(inside, on="profile_id", how="left", maintain_order="left").with_columns(
-            pl.col(audience.name).fill_null(False)
-        )
-    return result
+    for audience in in_order(list(audiences)):
+        result = with_audience(result, audience, Facts(events, as_of, accounts))
+    return result.select(*profiles.collect_schema(), *(audience.name for audience in audiences))
+
+
+def with_audience(profiles: pl.LazyFrame, audience: Audience, facts: Facts) -> pl.LazyFrame:
+    """Return the profiles with the Boolean column of one audience; those that it names must be columns already."""
+    inside = meeting(audience, with_account(profiles, facts, audience), facts).select("profile_id")
+    return profiles.join(
+        inside.with_columns(pl.lit(True).alias(audience.name)), on="profile_id", how="left", maintain_order="left"
+    ).with_columns(pl.col(audience.name).fill_null(False))
 
 
 def events_needed(audiences: Sequence[Audience]) -> dict[str, float | None]:
     """Return the events that audiences ask for, and how many days back; None: all of them."""
     needed: dict[str, float | None] = {}
     for audience in audiences:
-        for criterion in (*audience.events, *audience.exclude_events):
+        for criterion in audience.criteria:
             longest, days = needed.get(criterion.type, 0.0), criterion.within_days
             needed[criterion.type] = None if longest is None or days is None else max(longest, days)
     return needed
@@ -149,110 +131,98 @@ def events_of_profiles(rows: pl.LazyFrame, graph: pl.LazyFrame) -> pl.LazyFrame:
     return rows.rename(set_apart(rows.collect_schema(), _OWN)).join(users, on="user_id")
 
 
-def event_table(name: str, tables: Mapping[str, Any]) -> str | None:
-    """Return the table that an event name means: its own name, or the one that it spells; None if there is none."""
-    if name in tables:
-        return name
-    spelt = {_spelling(table): table for table in sorted(tables, reverse=True)}
-    return spelt.get(_spelling(name))
+def meeting(audience: Audience, candidates: pl.LazyFrame, facts: Facts) -> pl.LazyFrame:
+    """Return the candidates that meet a definition; they have the columns of their accounts (:func:`with_account`)."""
+    schema = candidates.collect_schema()
+    of_account = [
+        holds(condition, *column(schema, f"{_ACCOUNT}{name}", condition.where, name), facts.as_of)
+        for name, condition in audience.account_properties
+    ]
+    own = [
+        holds(condition, *column(schema, name, condition.where), facts.as_of)
+        for name, condition in audience.user_properties
+    ]
+    inside_others = [pl.col(name) for name in audience.audiences]
+    if conditions := [*own, *of_account, *inside_others]:
+        candidates = candidates.filter(conditions)
+    for criterion in audience.events:
+        candidates = _counting(candidates, criterion, facts, negated=False)
+    for criterion in audience.exclude_events:
+        candidates = _counting(candidates, criterion, facts, negated=True)
+    for sequence in audience.sequences:
+        ends = within_span(chains(sequence.steps, partial(rows_of, facts=facts)), sequence.span_days)
+        candidates = candidates.join(ends.select("profile_id"), on="profile_id", how="semi")
+    for group in audience.all_of:
+        candidates = meeting(group, candidates, facts)
+    if audience.any_of:
+        either = pl.concat([meeting(group, candidates, facts).select("profile_id") for group in audience.any_of])
+        candidates = candidates.join(either, on="profile_id", how="semi")
+    for group in audience.none_of:
+        candidates = candidates.join(meeting(group, candidates, facts), on="profile_id", how="anti")
+    return candidates
 
 
-def _spelling(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+def with_account(profiles: pl.LazyFrame, facts: Facts, audience: Audience) -> pl.LazyFrame:
+    """Return the profiles with their accounts' columns beside their own, if the definition asks for any.
+
+    Raises SettingsError: there are no accounts.
+    """
+    asked_of_accounts = [condition for part in audience.parts for _, condition in part.account_properties]
+    if not asked_of_accounts:
+        return profiles
+    if (accounts := facts.accounts) is None:
+        raise SettingsError(f"{asked_of_accounts[0].where}: there are no accounts; name their table under `accounts:`.")
+    key = f"{_ACCOUNT}{accounts.key}"
+    rows = accounts.rows.rename(lambda name: f"{_ACCOUNT}{name}").unique(key, keep="any")
+    return profiles.join(
+        rows.with_columns(pl.col(key).alias(f"{key}{PRIVATE}")),
+        left_on=pl.col(accounts.member_of).cast(pl.String),
+        right_on=pl.col(f"{key}{PRIVATE}").cast(pl.String),
+        how="left",
+        maintain_order="left",
+    )
 
 
-def _with_event_count(
-    candidates: pl.LazyFrame, criterion: EventCriterion, events: Mapping[str, pl.LazyFrame], as_of: datetime
-) -> pl.LazyFrame:
-    """Return the candidates with `count`, the number of their events that meet the criterion."""
-    table = event_table(criterion.type, events)
+def rows_of(criterion: EventCriterion, facts: Facts) -> tuple[str, pl.LazyFrame, pl.Expr]:
+    """Return the table of an event, its rows, and whether a row meets properties and window.
+
+    Raises SettingsError: there is no such table, or a property that it does not have.
+    """
+    table = event_table(criterion.type, facts.events)
     if table is None:
-        tables = ", ".join(sorted(events)) or "none"
+        tables = ", ".join(sorted(facts.events)) or "none"
         raise SettingsError(f"{criterion.where}.type is {criterion.type!r}, which is no event table. Tables: {tables}.")
-    rows = events[table]
+    rows = facts.events[table]
     schema = rows.collect_schema()
     filters = [
-        holds(condition, *_column(schema, apart(name, _OWN), condition.where))
+        holds(condition, *column(schema, apart(name, _OWN), condition.where), facts.as_of)
         for name, condition in criterion.properties
     ]
-    filters.append(pl.col("time") < as_of)
+    filters.append(pl.col("time") < facts.as_of)
     if criterion.within_days is not None:
-        filters.append(pl.col("time") >= as_of - timedelta(days=criterion.within_days))
-    counts = rows.filter(filters).group_by("profile_id").agg(count=pl.len().cast(pl.Int64))
-    return candidates.join(counts, on="profile_id", how="left").with_columns(pl.col("count").fill_null(0))
+        filters.append(pl.col("time") >= facts.as_of - timedelta(days=criterion.within_days))
+    return table, rows, pl.all_horizontal(filters)
 
 
-def _column(schema: pl.Schema, name: str, where: str) -> tuple[pl.Expr, pl.DataType]:
+def counts_of(criterion: EventCriterion, facts: Facts) -> pl.LazyFrame:
+    """Return profile_id, count Int64: events that meet the criterion, of those who did any."""
+    _, rows, meets = rows_of(criterion, facts)
+    return rows.filter(meets).group_by("profile_id").agg(count=pl.len().cast(pl.Int64))
+
+
+def _counting(candidates: pl.LazyFrame, criterion: EventCriterion, facts: Facts, *, negated: bool) -> pl.LazyFrame:
+    meets = pl.all_horizontal([holds(condition, pl.col("count"), pl.Int64()) for condition in criterion.count])
+    never = pl.select(count=pl.lit(0, pl.Int64)).select(meets).item()
+    counts = counts_of(criterion, facts)
+    # who never did it has no count: they are told by what those who did have not
+    if never:
+        return candidates.join(counts.filter(~meets), on="profile_id", how="semi" if negated else "anti")
+    return candidates.join(counts.filter(meets), on="profile_id", how="anti" if negated else "semi")
+
+
+def column(schema: pl.Schema, name: str, where: str, shown: str | None = None) -> tuple[pl.Expr, pl.DataType]:
+    """Return a column as an expression with its type; SettingsError if there is none."""
     if name not in schema:
-        raise SettingsError(f"{where}: there is no column {name!r}. Columns: {', '.join(schema)}.")
+        columns = ", ".join(each for each in schema if not each.startswith(PRIVATE))
+        raise SettingsError(f"{where}: there is no column {shown or name!r}. Columns: {columns}.")
     return pl.col(name), schema[name]
-
-
-def _criteria(definitions: Any, where: str) -> tuple[EventCriterion, ...]:
-    if not isinstance(definitions, list | tuple):
-        raise SettingsError(f"{where} is {kind_of(definitions)}, expected a list of events.")
-    return tuple(_criterion(definition, f"{where}[{i}]") for i, definition in enumerate(definitions))
-
-
-def _criterion(definition: Any, where: str) -> EventCriterion:
-    _only(definition, {"type", "properties", "within_days", "count"}, where)
-    if not isinstance(definition.get("type"), str):
-        raise SettingsError(f"{where}.type is missing: the name of the event.")
-    days = core(definition.get("within_days"))
-    if days is not None and (isinstance(days, bool) or not isinstance(days, int | float) or not days > 0):
-        raise SettingsError(f"{where}.within_days is {days!r}, expected a number of days above 0.")
-    counts = parse_conditions(definition["count"], f"{where}.count") if "count" in definition else (AT_LEAST_ONCE,)
-    for condition in counts:
-        if condition.operator not in COMPARISONS or isinstance(condition.operand, bool | str):
-            raise SettingsError(f"{condition.where} is {condition.operand!r}, expected a comparison with a number.")
-    return EventCriterion(
-        definition["type"], _properties(definition.get("properties", {}), f"{where}.properties"), days, counts, where
-    )
-
-
-def _properties(definitions: Any, where: str) -> tuple[tuple[str, Condition], ...]:
-    if not isinstance(definitions, Mapping):
-        raise SettingsError(f"{where} is {kind_of(definitions)}, expected property: condition.")
-    return tuple(
-        (name, condition)
-        for name, definition in definitions.items()
-        for condition in parse_conditions(definition, f"{where}.{name}")
-    )
-
-
-def _only(definition: Any, keys: set[str], where: str) -> None:
-    if not isinstance(definition, Mapping):
-        raise SettingsError(f"{where} is {kind_of(definition)}, expected a mapping.")
-    for key in definition:
-        if key not in keys:
-            raise SettingsError(f"{where}.{key} is unknown; known are {', '.join(sorted(keys))}.")
-
-
-def audience_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a definition, for editors."""
-    scalar: dict[str, Any] = {"type": ["string", "number", "boolean"]}
-    number: dict[str, Any] = {"type": "number"}
-    operators: dict[str, Any] = dict.fromkeys(COMPARISONS, scalar)
-    operators |= {"in": {"type": "array", "items": scalar, "minItems": 1}, "exists": {"type": "boolean"}}
-    condition = {"anyOf": [scalar, _object({name: operators[name] for name in OPERATORS})]}
-    properties = {"type": "object", "additionalProperties": condition}
-    event = _object(
-        {
-            "type": {"type": "string"},
-            "properties": properties,
-            "within_days": {"type": "number", "exclusiveMinimum": 0},
-            "count": {"anyOf": [number, _object(dict.fromkeys(COMPARISONS, number))]},
-        }
-    )
-    event["required"] = ["type"]
-    events = {"type": "array", "items": event}
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Audience",
-        **_object({"events": events, "exclude_events": events, "user_properties": properties}),
-        "minProperties": 1,
-    }
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "additionalProperties": False}

@@ -1,6 +1,7 @@
 """Conditions of an audience: `{"gt": 100}`, `{"in": ["pro", "growth"]}`, or a bare value, which means equal.
 
-A column is compared with a number or a moment exactly: neither side is rounded to the type of the other.
+A column is compared with a number or a moment exactly: neither side is rounded to the type of the other. Operators on
+text and lists, and those that count days back, are in :mod:`heap_assets.profiles.operators`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from heap_assets.errors import SettingsError
+from heap_assets.profiles.operators import DAYS, LISTS, TEXTS, OfListError, days_ago, of_list, of_text
 from heap_assets.yaml_core import Unquoted
 
 Scalar = str | int | float | bool
@@ -32,7 +34,8 @@ COMPARISONS: Mapping[str, Compare] = {
     "lt": operator.lt,
     "lte": operator.le,
 }
-OPERATORS = (*COMPARISONS, "in", "exists")
+OPERATORS = (*COMPARISONS, "in", "not_in", "between", "exists", *TEXTS, *LISTS, *DAYS)
+_OF_LISTS = ("in", "not_in", "between", *LISTS)
 
 _TRUTH = {"true": True, "false": False}
 _BEYOND = 10**38
@@ -50,7 +53,8 @@ class Condition:
     operator
         One of `OPERATORS`.
     operand
-        A text, number or truth value; of `in` a list of them; of `exists` a truth value. An `Unquoted` number that is
+        A text, number or truth value; of `in`, `not_in`, `between`, `contains_any` and `contains_all` a list of them;
+        of `exists` a truth value; of `within_days` and `older_than_days` a number of days. An `Unquoted` number that is
         not spelled as numbers usually are (`01234`, `1.10`): its text for text columns, its value for numbers.
     where
         Path of the operand in the definition, for messages.
@@ -77,12 +81,23 @@ def _condition(name: str, operand: Any, where: str) -> Condition:
     operand = _typed(operand)
     if name not in OPERATORS:
         raise SettingsError(f"{where}: unknown operator {name!r}; operators are {', '.join(OPERATORS)}.")
-    if name == "in":
+    if name in _OF_LISTS:
         if not isinstance(operand, list | tuple) or not operand:
             raise SettingsError(f"{where} is {operand!r}, expected a list with at least one value.")
+        if name == "between" and len(operand) != 2:
+            raise SettingsError(f"{where} is {operand!r}, expected a list of two: the least and the largest value.")
         return Condition(name, tuple(_scalar(value, f"{where}[{i}]") for i, value in enumerate(operand)), where)
     if name == "exists" and not isinstance(operand, bool):
         raise SettingsError(f"{where} is {operand!r}, expected true or false.")
+    if name in DAYS and (isinstance(operand, bool) or not isinstance(operand, int | float) or not operand > 0):
+        raise SettingsError(f"{where} is {operand!r}, expected a number of days above 0.")
+    if name in TEXTS and name != "contains" and not isinstance(operand, str):
+        raise SettingsError(f"{where} is {operand!r}, expected a text.")
+    if name == "matches":
+        try:
+            pl.select(pl.lit("").str.contains(str(operand)))
+        except pl.exceptions.ComputeError as error:
+            raise SettingsError(f"{where} is {operand!r}, which is no regular expression.") from error
     return Condition(name, _scalar(operand, where), where)
 
 
@@ -102,19 +117,39 @@ def _scalar(value: Any, where: str) -> Scalar:
     return value
 
 
-def holds(condition: Condition, value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+def holds(condition: Condition, value: pl.Expr, dtype: pl.DataType, as_of: datetime | None = None) -> pl.Expr:
     """Return a Boolean expression, never null.
 
     Heap exports custom properties as text, so a number is compared with the number that a text spells; texts with
-    leading zeros spell none.
+    leading zeros spell none. `as_of`: what `within_days` and `older_than_days` count back from.
 
     Raises SettingsError: the operand cannot be compared with a column of this type.
     """
-    if condition.operator == "exists":
-        return value.is_not_null() if condition.operand else value.is_null()
-    operands = condition.operand if isinstance(condition.operand, tuple) else (condition.operand,)
-    compare = COMPARISONS.get(condition.operator, operator.eq)
-    return pl.any_horizontal([_compared(compare, value, dtype, each, condition.where) for each in operands])
+    name, operand, where = condition.operator, condition.operand, condition.where
+    if name == "exists":
+        return value.is_not_null() if operand else value.is_null()
+    operands = operand if isinstance(operand, tuple) else (operand,)
+    if name in DAYS:
+        if as_of is None or not (dtype == pl.Date or isinstance(dtype, pl.Datetime) or dtype == pl.String):
+            raise SettingsError(f"{where}: days are counted on columns of dates and times, not on one of type {dtype}.")
+        return days_ago(name, value, dtype, float(str(operand)), as_of).fill_null(value=False)
+    if name in LISTS or (name == "contains" and isinstance(dtype, pl.List)):
+        try:
+            return of_list(name, value, dtype, operands).fill_null(value=False)
+        except OfListError as error:
+            raise SettingsError(f"{where} is {operand!r}: {error}") from error
+    if name in TEXTS:
+        if dtype != pl.String:
+            raise SettingsError(f"{where} is {operand!r}, which cannot be looked for in a column of type {dtype}.")
+        return of_text(name, value, str(operand)).fill_null(value=False)
+    if name == "between":
+        least, largest = operands
+        at_least = _compared(operator.ge, value, dtype, least, where)
+        return at_least & _compared(operator.le, value, dtype, largest, where)
+    if name == "not_in":
+        return pl.all_horizontal([_compared(operator.ne, value, dtype, each, where) for each in operands])
+    compare = COMPARISONS.get(name, operator.eq)
+    return pl.any_horizontal([_compared(compare, value, dtype, each, where) for each in operands])
 
 
 def _compared(compare: Compare, value: pl.Expr, dtype: pl.DataType, operand: Scalar, where: str) -> pl.Expr:

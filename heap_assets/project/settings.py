@@ -10,7 +10,7 @@ from heap_assets.activation import read_kinds, sync_kinds
 from heap_assets.config import IdentifierType, Kinds, Settings
 from heap_assets.errors import SettingsError
 from heap_assets.identity import IdentifierRule, RulesError
-from heap_assets.profiles import Audience, Condition, parse_audience, parse_conditions
+from heap_assets.profiles import Audience, Condition, in_order, parse_audience, parse_conditions
 from heap_assets.project.plan import check_plan
 from heap_assets.sources.heap_connect import check_bucket
 from heap_assets.sources.warehouse import source_kinds, target_kinds
@@ -104,8 +104,13 @@ def _check_identifiers(settings: Settings) -> None:
 
 def _check_audiences(settings: Settings) -> None:
     traits = {*PROFILE_COLUMNS, *settings.profiles.columns} - {*settings.profiles.audiences}
-    for audience in parsed_audiences(settings):
-        for column, condition in audience.user_properties:
+    audiences = parsed_audiences(settings)
+    in_order(audiences)
+    for audience in audiences:
+        of_accounts = [condition for part in audience.parts for _, condition in part.account_properties]
+        if of_accounts and settings.accounts is None:
+            raise SettingsError(f"{of_accounts[0].where}: there are no accounts; name their table under `accounts:`")
+        for column, condition in audience.traits:
             if column not in traits:
                 raise SettingsError(
                     f"{condition.where}: there is no trait {column!r}. Traits: {', '.join(sorted(traits))}"

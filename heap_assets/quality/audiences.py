@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import polars as pl
 
+from heap_assets.profiles import current_members
 from heap_assets.quality.engine import Check, CheckContext
 from heap_assets.quality.results import CheckResult, Severity, nothing_to_compare
 from heap_assets.quality.thresholds import Thresholds
@@ -43,4 +44,4 @@ def _members(s: CheckContext, t: Thresholds) -> CheckResult:
 
 
 def _sizes(rows: pl.LazyFrame) -> dict[str, int]:
-    return dict(rows.group_by("audience").agg(pl.len()).collect().rows())
+    return dict(current_members(rows).group_by("audience").agg(pl.len()).collect().rows())

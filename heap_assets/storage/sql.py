@@ -92,8 +92,8 @@ class LakeSql:
         ).fetchall()
         return [name for (name,) in rows]
 
-    def sql(self, statement: str) -> pl.DataFrame:
-        """Answer one SELECT.
+    def sql(self, statement: str, parameters: Mapping[str, Any] | None = None) -> pl.DataFrame:
+        """Answer one SELECT; `parameters`: values of the `$name` in it.
 
         Raises
         ------
@@ -105,8 +105,9 @@ class LakeSql:
         """
         self._check_files(statement)
         try:
-            self._check_it_only_reads(statement)
-            result: pl.DataFrame = self._connection.sql(statement).pl()
+            self._check_it_only_reads(statement, parameters)
+            relation = self._connection.sql(statement, params=dict(parameters) if parameters else None)
+            result: pl.DataFrame = relation.pl()
         except duckdb.Error as error:
             hidden = f" (cannot be shown: {', '.join(self.unreadable)})" if self.unreadable else ""
             raise SqlError(str(error).partition("\n\nLINE")[0] + hidden) from error
@@ -127,13 +128,14 @@ class LakeSql:
             for info in existing:
                 self._store.check(info.key)
 
-    def _check_it_only_reads(self, statement: str) -> None:
+    def _check_it_only_reads(self, statement: str, parameters: Mapping[str, Any] | None) -> None:
         explained = _EXPLAIN.match(statement)  # EXPLAIN ANALYZE runs what it explains
         parsed = self._connection.extract_statements(statement[explained.end() :] if explained else statement)
         if [query.type for query in parsed] != [duckdb.StatementType.SELECT]:
             raise SqlError("the lake answers one SELECT at a time and takes nothing else: it is read-only")
         # a WITH clause may write, but only at the top level: one level deeper, DuckDB refuses to bind it
-        self._connection.execute(f"EXPLAIN SELECT * FROM (\n{parsed[0].query.strip().rstrip(';')}\n)").fetchall()
+        explaining = f"EXPLAIN SELECT * FROM (\n{parsed[0].query.strip().rstrip(';')}\n)"
+        self._connection.execute(explaining, dict(parameters) if parameters else None).fetchall()
 
     def close(self) -> None:
         self._connection.close()

@@ -44,6 +44,8 @@ ARGUMENTS = {
     "explain": ["email:ann@acme.io"],
     "what-if": ["email=1..2"],
     "decide": ["nobody", "email:desk@acme.io"],
+    "audience explain": ["hesitating_leads"],
+    "audience what-if": ["hesitating_leads", "events[0].count.gte=1"],
     "completion": ["bash"],
     **{
         f"sync {name}": ["segment_identify"]

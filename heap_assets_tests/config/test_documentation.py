@@ -18,6 +18,7 @@ from heap_assets.project import parse_settings
 
 ROOT = Path(__file__).parent.parent.parent
 VARIABLES = (
+    "SEGMENT_WRITE_KEY",
     *("HEAP_APP_ID", "HEAP_EXTERNAL_ID", "WAREHOUSE_DSN", "CRM_DSN", "BIGQUERY_KEY", "PUBLISH_DSN"),
     *("ALERT_WEBHOOK_URL", "HIGHTOUCH_TOKEN", "CENSUS_TOKEN", "SALESFORCE_CLIENT_ID", "SALESFORCE_CLIENT_SECRET"),
     *("HUBSPOT_TOKEN", "ZENDESK_API_TOKEN", "CRM_TOKEN"),

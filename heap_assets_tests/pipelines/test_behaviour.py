@@ -60,7 +60,7 @@ def test_profiles_say_what_people_did(world: World) -> None:
     assert cat["idle_payers"]
     assert not ann["idle_payers"]
     members = world.lake.scan(AUDIENCES, str(DAY)).collect()
-    assert set(members.rows()) == {
+    assert set(members.select("audience", "profile_id").rows()) == {
         (name, row["profile_id"]) for row in of.values() for name in ("lookers", "idle_payers") if row[name]
     }
 

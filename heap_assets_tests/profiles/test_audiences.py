@@ -12,13 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heap_assets.errors import SettingsError
+from heap_assets.profiles import audience_schema, event_table, parse_audience
 from heap_assets.profiles.audiences import (
-    audience_schema,
-    event_table,
     events_needed,
     events_of_profiles,
     members,
-    parse_audience,
     with_audiences,
 )
 from heap_assets.yaml_core import read_yaml
@@ -341,9 +339,12 @@ def test_membership_reads_as_a_table_and_as_a_trait() -> None:
 def test_the_schema_knows_every_key_and_operator() -> None:
     schema = audience_schema()
     event = schema["properties"]["events"]["items"]["properties"]
-    assert set(event) == {"type", "properties", "within_days", "count"}
+    assert set(event) == {
+        "type", "signal", "properties", "within_days", "within_hours", "within_minutes", "count",
+    }  # fmt: skip
     assert set(schema["properties"]["user_properties"]["additionalProperties"]["anyOf"][1]["properties"]) == {
-        "eq", "ne", "gt", "gte", "lt", "lte", "in", "exists",
+        "eq", "ne", "gt", "gte", "lt", "lte", "in", "not_in", "between", "exists", "contains", "starts_with",
+        "ends_with", "matches", "contains_any", "contains_all", "within_days", "older_than_days",
     }  # fmt: skip
 
 

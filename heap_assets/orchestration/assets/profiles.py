@@ -49,7 +49,10 @@ _ABOUT_REVIEW = (
     "it.\n\n"
     "`heap-assets review --walk` goes through it."
 )
-_ABOUT_AUDIENCES = "Who is in which audience: one row per audience and member, by the definitions in the settings."
+_ABOUT_AUDIENCES = (
+    "Who is in which audience, who left it, and since when: one row per audience and person, by the definitions in the "
+    "settings."
+)
 
 
 def profiles(project: Project) -> list[dg.AssetsDefinition]:
@@ -148,7 +151,7 @@ def trait_lineage(project: Project) -> dg.TableColumnLineage:
         for name, pairs in column_sources(project).items()
     }
     for audience in project.audiences:
-        conditions = (name for name, _ in audience.user_properties)
+        conditions = (name for name, _ in audience.traits)
         computed[audience.name] += [dep for name in conditions for dep in traits.get(name, computed.get(name, []))]
     return dg.TableColumnLineage({**traits, **computed})
 

@@ -46,12 +46,13 @@ from heap_assets.sources.warehouse.publish import (
     table_names,
 )
 from heap_assets.sources.warehouse.refresh import Observation, Refreshed, refreshed
-from heap_assets.sources.warehouse.resolved_views import RESOLVED_COLUMNS, ResolvedOn
+from heap_assets.sources.warehouse.resolved_views import DAY_COLUMN, RESOLVED_COLUMNS, ResolvedOn
 from heap_assets.sources.warehouse.rows import DELETED, RowsWarehouse
 from heap_assets.sources.warehouse.shape import Shape, family_of
 
 __all__ = [
     "CONTENT_SCHEME",
+    "DAY_COLUMN",
     "DELETED",
     "FINGERPRINT_SCHEME",
     "RESOLVED_COLUMNS",
