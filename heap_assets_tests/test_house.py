@@ -49,8 +49,8 @@ ROOMS = {
     "history": "orchestration",
     "demo": "activation alerts clock config errors identity orchestration pipelines project quality "
     "sources.heap_connect tables yaml_core",
-    "cli": "activation analytics clock config demo errors identity live orchestration pipelines project quality redaction "
-    "report sources.heap_connect sources.warehouse storage tables values versions yaml_core",
+    "cli": "activation analytics clock config demo errors identity live orchestration pipelines project quality "
+    "redaction report sources.heap_connect sources.warehouse storage tables values versions yaml_core",
 }
 """Every room with the rooms that it may import, in an order in which none imports a later one."""
 DOORS = ("pipelines", "orchestration", "demo")

@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heap_assets.identity import ColumnMapping, IdentifierRule, Rules, SourceTable
-from heap_assets.profiles import TraitRule, TraitSource, golden_records
-from heap_assets.profiles.audiences import events_of_profiles, members, parse_audience
+from heap_assets.profiles import TraitRule, TraitSource, events_of_profiles, golden_records, members, parse_audience
 from heap_assets.sources.heap_connect import (
     Catalogue,
     build_event_day,
