@@ -31,7 +31,7 @@ from heap_assets.project import Project, open_project
 from heap_assets.tables import WAREHOUSE_SOURCE, is_sync, is_warehouse_table
 from heap_assets.versions import version_of
 
-_GROUPS = ("heap", WAREHOUSE_SOURCE, "identity", "profiles", "sync", "publish")
+_GROUPS = ("heap", WAREHOUSE_SOURCE, "inbox", "identity", "profiles", "sync", "publish")
 _WIDEST = 44
 
 

@@ -12,7 +12,7 @@ from heap_assets.config.base import Section
 from heap_assets.config.functions import ColumnType
 from heap_assets.config.heap import IdentifierTypes
 from heap_assets.config.warehouse import WarehouseTable
-from heap_assets.tables import INBOX_ACCOUNTS, INBOX_COLUMNS, INBOX_MESSAGES, INBOX_USERS
+from heap_assets.tables import INBOX_ACCOUNTS, INBOX_COLUMNS, INBOX_MESSAGES, INBOX_USERS, inbox_asset
 
 Secrets = Annotated[
     list[SecretStr], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
@@ -136,6 +136,9 @@ class InboxSettings(Section):
     )
     roll_seconds: float = Field(default=5.0, ge=0.2, description="After so long what came goes into the lake")
     roll_mb: int = Field(default=64, ge=1, description="Sooner once so much came")
+    rebuild_seconds: int = Field(
+        default=300, ge=10, description="How often the running day's tables are built anew while messages come"
+    )
     ahead_hours: int = Field(default=48, ge=0, description="Messages of a later time are rejected rows")
     limits: InboxLimits = Field(default=InboxLimits(), description="What the endpoint takes")
 
@@ -172,9 +175,23 @@ class InboxSettings(Section):
         usual = {column: types for column, types in self.identifiers.items() if column in INBOX_COLUMNS}
         return {**usual, **self.table(name).identifiers}
 
+    def event_tables(self) -> dict[str, WarehouseTable]:
+        """Return the tables of messages, as other sections refer to them: `inbox/track`."""
+        return {
+            inbox_asset(name): WarehouseTable(
+                relation=f"inbox.{name}",
+                key="message_id",
+                created_at="time",
+                identifiers=self.identifiers_of(name),
+                required=False,
+            )
+            for name in self.message_tables
+        }
+
     def snapshot_tables(self) -> dict[str, WarehouseTable]:
         """Return the tables that are folded from messages, as other sections refer to them: users and accounts."""
-        identify = self.identifiers_of("identify")
+        columns = {"user_id", "anonymous_id", *self.table("identify").columns}
+        identify = {name: types for name, types in self.identifiers_of("identify").items() if name in columns}
         return {
             INBOX_USERS: WarehouseTable(
                 relation="inbox.users",

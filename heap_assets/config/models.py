@@ -105,8 +105,13 @@ class Settings(Section):
     def source_tables(self) -> dict[str, WarehouseTable]:
         """The tables of all sources, by the names that settings refer to them by: `contacts`, `crm/contacts`.
 
-        Those that are folded from messages of the inbox are among them; see :attr:`read_tables`.
+        Those of the inbox are among them; see :attr:`read_tables`.
         """
+        return self.snapshot_tables | (self.inbox.event_tables() if self.inbox else {})
+
+    @property
+    def snapshot_tables(self) -> dict[str, WarehouseTable]:
+        """The tables that hold how things stood, by their names: of all sources, and those folded from messages."""
         return self.read_tables | (self.inbox.snapshot_tables() if self.inbox else {})
 
     @property
@@ -182,7 +187,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _sources_exist(self) -> Settings:
-        tables = self.source_tables
+        tables = self.snapshot_tables
         for name, trait in self.profiles.traits.items():
             for index, source in enumerate(trait.sources):
                 table = source.split(".")[0]

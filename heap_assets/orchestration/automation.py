@@ -10,6 +10,7 @@ import dagster as dg
 from heap_assets import clock
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.pipelines.exports import is_exported
+from heap_assets.pipelines.inbox import unbuilt_inbox_days
 from heap_assets.pipelines.readiness import graph_is_due, landing_pauses, unbuilt_days, unbuilt_people
 from heap_assets.pipelines.waiting import first_runs, never_read_upstreams, unread_tables
 from heap_assets.project import Names, Project
@@ -118,6 +119,14 @@ def touched_days(project: Project) -> Condition:
     return _after_landing(project, unbuilt_days, "its rows or columns are newer than its last build")
 
 
+def posted_days(project: Project) -> Condition:
+    """Return the condition of the inbox's tables: every day with messages that are not in it, however old."""
+    label = "it has messages that came since its last build"
+    return _labelled(
+        _unless_running_or_failed(DaysDue(project.names, label, Recent(lambda: unbuilt_inbox_days(project)))), label
+    )
+
+
 def newest_touched_day(project: Project) -> Condition:
     """Return the condition of users and user_migrations: their newest days."""
     if not is_exported(project):
@@ -147,7 +156,7 @@ def follows_upstream(project: Project) -> Condition:
     A table that was never read does not wait for the next materialization. A day whose upstream did not materialize is
     read at noon.
     """
-    tables = [warehouse_asset(name) for name, table in project.settings.source_tables.items() if table.upstream]
+    tables = [warehouse_asset(name) for name, table in project.settings.read_tables.items() if table.upstream]
     names = project.names
     newest = DaysDue(
         names, "it is the newest complete day", lambda: {table: [clock.newest_complete_day()] for table in tables}

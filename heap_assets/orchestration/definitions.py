@@ -17,6 +17,8 @@ from heap_assets.orchestration.assets.exports import exports, exports_sensor
 from heap_assets.orchestration.assets.heap import event_tables, people
 from heap_assets.orchestration.assets.heap_connect import dumps, landed
 from heap_assets.orchestration.assets.identity import identity
+from heap_assets.orchestration.assets.inbox import GROUP as INBOX
+from heap_assets.orchestration.assets.inbox import inbox_tables
 from heap_assets.orchestration.assets.profiles import profiles
 from heap_assets.orchestration.assets.publish import GROUP as PUBLISH
 from heap_assets.orchestration.assets.publish import publishing
@@ -124,6 +126,7 @@ def _definitions(project: Project) -> dg.Definitions:
         *publishing(project),
         *reverse_etl(project),
         *warehouse_tables(project),
+        *inbox_tables(project),
     ]
     by_group = Groups(project, assets)
     by_group.check_names(project)
@@ -184,6 +187,16 @@ def automation_sensors(
             description="Publishes the days whose tables were built anew, and renews the views on them.",
         )
     ]
+    posted = [
+        ExplainingSensor(
+            name("inbox_tables_follow_messages"),
+            why=lambda: "every day with messages is built, being built, or failed",
+            target=by_group.selection(INBOX),
+            default_status=status,
+            minimum_interval_seconds=_AUTOMATION_SECONDS,
+            description="Builds the days of the inbox's tables that messages came for, late days included.",
+        )
+    ]
     starting = [
         ExplainingSensor(
             name("reverse_etl_follows_tables"),
@@ -220,6 +233,7 @@ def automation_sensors(
             description="Reads warehouse tables that were never read or whose time was missed, and gives each sync its "
             "first run; the schedules ask for everything else.",
         ),
+        *(posted if project.settings.inbox else []),
         *(publishing if project.settings.publish else []),
         *(starting if project.settings.reverse_etl else []),
     ]

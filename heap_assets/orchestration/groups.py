@@ -14,6 +14,7 @@ _TEAMS: Mapping[str, str] = {
     "heap_connect": "team:engineering",
     "heap_events": "team:product",
     "heap_users": "team:product",
+    "inbox": "team:engineering",
     "identity": "team:data",
     "profiles": "team:data",
     "publish": "team:data",

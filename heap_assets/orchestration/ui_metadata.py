@@ -39,6 +39,7 @@ from heap_assets.tables import (
     USERS,
     WAREHOUSE,
     is_heap_table,
+    is_inbox_table,
     is_sync,
     is_warehouse_table,
     sync_name,
@@ -160,8 +161,8 @@ def column_docs(project: Project, path: str) -> dict[str, ColumnDoc]:
     fixed = dict(_COLUMNS.get(path, {}))
     if path == PROFILES:
         return fixed | _traits(project)
-    if is_warehouse_table(path):
-        return fixed | _warehouse(project, path)
+    if is_warehouse_table(path) or is_inbox_table(path):
+        return fixed | _inbox(project, path) | _warehouse(project, path)
     if is_sync(path):
         return _properties(project, sync_name(path))
     if is_heap_table(path):
@@ -188,10 +189,36 @@ def _traits(project: Project) -> dict[str, ColumnDoc]:
     return docs
 
 
+_OF_MESSAGES: Mapping[str, ColumnDoc] = {
+    "message_id": ColumnDoc("Tells messages apart; of a message without one, a hash of what it says."),
+    "time": ColumnDoc("When it happened."),
+    "received_at": ColumnDoc("When it came."),
+    "source": ColumnDoc("Who posted it, of `inbox.sources`."),
+    "user_id": ColumnDoc("The user that the sender knows.", personal=True),
+    "anonymous_id": ColumnDoc("The visitor that the sender knows.", personal=True),
+    "previous_id": ColumnDoc("The former id of the user, of an alias.", personal=True),
+    "group_id": ColumnDoc("The account, of a group call."),
+    "event": ColumnDoc("Name of the event."),
+    "name": ColumnDoc("Name of the page or screen."),
+    "category": ColumnDoc("Category of the page or screen."),
+    "sent_by": ColumnDoc("Who sent it, if that was us: such messages identify nobody."),
+    "body": ColumnDoc("The message as it came, as JSON.", personal=True),
+}
+
+
+def _inbox(project: Project, path: str) -> dict[str, ColumnDoc]:
+    if path not in project.message_tables:
+        return {}
+    own = {
+        column.name: ColumnDoc(f"`{column.path}` of the message.") for column in project.message_tables[path].columns
+    }
+    return {**_OF_MESSAGES, **own}
+
+
 def _warehouse(project: Project, path: str) -> dict[str, ColumnDoc]:
     table = project.settings.source_tables[warehouse_table(path)]
     docs: dict[str, ColumnDoc] = {}
-    for mapping in project.snapshot_sources[path].mappings:
+    for mapping in project.sources[path].mappings:
         for column in (name.partition(".")[0].partition("[")[0] for name in mapping.columns):
             prefix = f"{docs[column].text.rstrip('.')}, " if column in docs else "Identifies a person: "
             docs[column] = ColumnDoc(f"{prefix}{mapping.type}.", personal=True)

@@ -173,7 +173,7 @@ def _other_tables(project: Project, other: Project, day: date) -> Iterator[_Buil
         for at in sorted(_landed_days(other, table)) if first <= last else ():
             if first <= at <= last:
                 yield heap_asset(table), at, partial(event_day, table=table)
-    for name, mapped in other.settings.source_tables.items():
+    for name, mapped in other.settings.read_tables.items():
         other_table = project.settings.source_tables.get(name)
         asset = warehouse_asset(name)
         sources = [each.settings.all_sources.get(source_of(asset)) for each in (project, other)]

@@ -47,7 +47,7 @@ def _data(project: Project) -> Iterator[str]:
 
 def _settings(project: Project) -> Iterator[str]:
     settings = project.settings
-    if not settings.source_tables:
+    if not settings.read_tables:
         yield "Name a table of your CRM or billing below `warehouse.tables` (docs/warehouse.md): your customers."
     if not settings.profiles.traits:
         yield "Choose the columns of profiles below `profiles.traits` (docs/profiles.md)."

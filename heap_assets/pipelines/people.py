@@ -115,7 +115,7 @@ def profiles_of_day(project: Project, day: date) -> BuiltTable:
     """Return the golden records of a day; `MissingInputError` before its graph is resolved."""
     lake, traits = project.lake, project.settings.profiles.traits
     newest_days = _newest_days(project, day)
-    tables = project.settings.source_tables
+    tables = project.settings.snapshot_tables
     sources = {
         _trait_name(asset): TraitSource(
             lake.scan(asset, str(newest)),
@@ -239,7 +239,7 @@ def audit_of_day(project: Project, day: date) -> BuiltTable:
 
 
 def _newest_days(project: Project, day: date) -> dict[str, date]:
-    tables = project.settings.source_tables
+    tables = project.settings.snapshot_tables
     assets = [USERS, *(warehouse_asset(name) for name in tables)]
     newest = {asset: project.lake.newest_partition(asset, day) for asset in assets}
     if newest[USERS] is None:

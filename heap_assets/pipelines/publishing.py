@@ -87,7 +87,7 @@ class PublishedDay:
 
 def publishable(project: Project) -> list[str]:
     """Return the assets that can be published, in the order of the pipeline."""
-    tables = project.settings.source_tables
+    tables = project.settings.read_tables
     events = [heap_asset(table) for table in project.event_tables]
     return [*events, USERS, MIGRATIONS, *map(warehouse_asset, tables), *list(_CLUSTERED)[2:], EVENTS]
 

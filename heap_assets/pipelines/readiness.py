@@ -20,7 +20,7 @@ from heap_assets.project import Project
 from heap_assets.quality import result_store
 from heap_assets.sources.heap_connect import without_own
 from heap_assets.storage import Inputs
-from heap_assets.tables import CONFLICTS, GRAPH, MIGRATIONS, SHARED, SNAPSHOT_TABLES, USERS, heap_asset
+from heap_assets.tables import CONFLICTS, GRAPH, MIGRATIONS, SHARED, SNAPSHOT_TABLES, USERS, heap_asset, is_inbox_table
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _PAUSE = timedelta(seconds=12)
@@ -52,14 +52,16 @@ def identity_inputs(project: Project, day: date) -> IdentityInputs:
     carried_forward: dict[str, date] = {}
     waiting_for = [f"{asset} rebuilds {len(days)} days" for asset, days in unbuilt_days(project).items()]
     for asset, table in project.event_sources.items():
+        if not table.mappings:
+            continue
         inputs += [
             day_input
             for day_input in _stored(project, asset, table)
             if project.settings.start_date <= day_input.day <= day
         ]
     for asset, table in project.snapshot_sources.items():
-        if not table.mappings:
-            continue  # it identifies nobody: accounts, for example
+        if not table.mappings or is_inbox_table(asset):
+            continue  # it identifies nobody: accounts; or it is folded from events, which do
         past = [day_input for day_input in _stored(project, asset, table) if day_input.day <= day]
         newest = max((day_input.day for day_input in past), default=None)
         if newest is None or newest < _oldest_allowed(project, asset, day):
@@ -157,7 +159,7 @@ def unbuilt_people(project: Project) -> dict[str, set[date]]:
 def _untried(project: Project, asset: str, touched: Mapping[date, datetime]) -> set[date]:
     if not touched:
         return set()
-    tried = _tried(project, asset)
+    tried = last_attempts(project, asset)
     return {day for day, moment in touched.items() if tried.get(day.isoformat(), _NEVER) < moment}
 
 
@@ -180,7 +182,7 @@ def _touched(project: Project) -> dict[str, dict[date, datetime]]:
     return newest
 
 
-def _tried(project: Project, asset: str) -> dict[str, datetime]:
+def last_attempts(project: Project, asset: str) -> dict[str, datetime]:
     """Return day to when a step last tried to build it: every attempt, failed or not, stores a result of `readable`."""
     prefix = f"{result_store.ROOT}/{asset}/readable/"
     return {

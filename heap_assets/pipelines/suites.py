@@ -22,7 +22,9 @@ from heap_assets.quality import (
     checks_for_decisions,
     checks_for_dumps,
     checks_for_event_table,
+    checks_for_folded_table,
     checks_for_identity,
+    checks_for_message_table,
     checks_for_migrations,
     checks_for_profiles,
     checks_for_users,
@@ -40,6 +42,7 @@ from heap_assets.tables import (
     USERS,
     heap_asset,
     is_heap_table,
+    is_inbox_table,
     is_warehouse_table,
     sync_asset,
     warehouse_asset,
@@ -82,7 +85,17 @@ def checks_of(project: Project, asset: str) -> list[Check]:
             normalisers={rule.type: rule.normaliser for rule in rules.identifiers},
             thresholds=tolerated,
         )
+    if is_inbox_table(asset):
+        return inbox_checks(project, asset)
     return [check for check in [*identity_checks(project), *profile_checks(project)] if check.asset == asset]
+
+
+def inbox_checks(project: Project, asset: str) -> list[Check]:
+    """Return the checks of a table of the inbox."""
+    mapped = project.settings.source_tables[asset]
+    if asset in project.settings.snapshot_tables:
+        return checks_for_folded_table(asset, key=mapped.key, thresholds=thresholds(project))
+    return checks_for_message_table(asset, key=mapped.key, thresholds=thresholds(project))
 
 
 def dump_checks(project: Project) -> list[Check]:
@@ -113,7 +126,7 @@ def _decisions(project: Project, lake: Lake) -> tuple[Sequence[Decision], Sequen
 def profile_checks(project: Project) -> list[Check]:
     """Return the checks of `profiles`, the duplicates that the product exists to find, and of `audiences`."""
     rules = project.rules_of_settings
-    tables = project.settings.source_tables
+    tables = project.settings.snapshot_tables
     normalisers = {rule.type: rule.normaliser for rule in rules.identifiers}
     keys = [
         WarehouseKeys(warehouse_asset(name), table.key, plain_columns(project, warehouse_asset(name)), normalisers)
@@ -146,7 +159,7 @@ def table_cadence(table: WarehouseTable) -> Cadence:
 def hourly_checks(project: Project) -> list[Check]:
     """Return the recency checks: the age of the newest row of every table, and of the newest delivered day of syncs."""
     heap = loaded_cadence(project)
-    tables = project.settings.source_tables
+    tables = project.settings.read_tables
     timed = {name: table.updated_at or table.created_at for name, table in tables.items()}
     return [
         *recency_checks(

@@ -10,10 +10,10 @@ import polars as pl
 from heap_assets import clock
 from heap_assets.activation import Log, Status, connector_of, newest_users
 from heap_assets.config import SyncSettings
-from heap_assets.errors import SettingsError
+from heap_assets.errors import SettingsError, did_you_mean
 from heap_assets.pipelines.delivery import Delivery
 from heap_assets.pipelines.suites import thresholds
-from heap_assets.project import Project
+from heap_assets.project import Project, table_columns
 from heap_assets.quality import (
     API_VERSION_LIVES,
     DELIVERED,
@@ -31,7 +31,7 @@ from heap_assets.quality import (
     sync_results,
 )
 from heap_assets.sources.warehouse import Shape, WarehouseError
-from heap_assets.tables import sync_asset
+from heap_assets.tables import is_inbox_table, sync_asset
 
 ONE_ROW_PER_KEY = "one_row_per_key"
 _TWICE = ("two profiles have this key", "two rows have this key")
@@ -128,6 +128,15 @@ def unknown_destinations(project: Project, *, make: bool = False) -> dict[str, s
 
 
 def _check_columns(project: Project, name: str, sync: SyncSettings, relation: str) -> None:
+    if project.settings.inbox is not None and is_inbox_table(sync.source):
+        columns = table_columns(project.settings.inbox, sync.source)
+        for key, column in sync.named_columns():
+            if column not in columns:
+                raise SettingsError(
+                    f"sync.{name}.{key} is {column!r}, but {sync.source} has no such column. "
+                    f"Columns: {', '.join(columns)}.{did_you_mean(column, columns)}"
+                )
+        return
     existing = project.warehouse_of(sync.source).columns(relation)
     shape = Shape.of(existing, project.mapped_columns(sync.source), relation)
     for key, column in sync.named_columns():

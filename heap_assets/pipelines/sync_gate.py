@@ -24,7 +24,7 @@ from heap_assets.profiles import SET_ASIDE
 from heap_assets.project import Project
 from heap_assets.quality import result_store
 from heap_assets.storage import Store, state_keys
-from heap_assets.tables import PROFILES, USERS, heap_asset, warehouse_asset
+from heap_assets.tables import PROFILES, USERS, heap_asset, is_inbox_table, warehouse_asset
 
 
 def sync_gate(project: Project, name: str, day: date) -> list[str]:
@@ -124,7 +124,8 @@ def feeding_snapshots(project: Project) -> set[str]:
         source.partition(".")[0] for trait in project.settings.profiles.traits.values() for source in trait.sources
     }
     feeding = {warehouse_asset(table) for table in traits if table != "users"} | {USERS}
-    return feeding | {asset for asset, table in project.snapshot_sources.items() if table.mappings}
+    identifying = {a for a, table in project.snapshot_sources.items() if table.mappings and not is_inbox_table(a)}
+    return feeding | identifying
 
 
 _log = logging.getLogger("heap_assets.delivery")

@@ -123,7 +123,7 @@ def _warehouse(project: Project) -> Iterator[Wait]:
     if day < settings.start_date:
         return
     unread = unread_tables(project)
-    for name, table in settings.source_tables.items():
+    for name, table in settings.read_tables.items():
         asset = warehouse_asset(name)
         if asset in unread or str(day) in project.lake.partitions(asset):
             continue
@@ -227,7 +227,7 @@ def unread_tables(project: Project) -> dict[str, list[date]]:
     if day < settings.start_date:
         return {}
     unread = {}
-    for name, table in settings.source_tables.items():
+    for name, table in settings.read_tables.items():
         asset = warehouse_asset(name)
         partitions = project.lake.partitions(asset)
         if table.upstream:
@@ -243,7 +243,7 @@ def unread_tables(project: Project) -> dict[str, list[date]]:
 def never_read_upstreams(project: Project) -> dict[str, list[date]]:
     """Return tables with an `upstream` that have no day yet, to the newest complete day, unless reading it failed."""
     settings, day = project.settings, clock.newest_complete_day()
-    tables = [warehouse_asset(name) for name, table in settings.source_tables.items() if table.upstream]
+    tables = [warehouse_asset(name) for name, table in settings.read_tables.items() if table.upstream]
     return {
         asset: [day]
         for asset in tables

@@ -1,6 +1,7 @@
 """Settings, catalogue and lake of a deployment, opened once."""
 
 from heap_assets.project.allowed_hosts import allowed_hosts, check_publish_hosts, refused_hosts
+from heap_assets.project.inbox import folded_columns, table_columns
 from heap_assets.project.names import PLAIN_NAMES, Names
 from heap_assets.project.project import CATALOGUE_KEY, Project, is_writable, load_catalogue, open_project, s3_access
 from heap_assets.project.settings import load_settings, parse_settings, settings_schema
@@ -12,6 +13,7 @@ __all__ = [
     "Project",
     "allowed_hosts",
     "check_publish_hosts",
+    "folded_columns",
     "is_writable",
     "load_catalogue",
     "load_settings",
@@ -20,4 +22,5 @@ __all__ = [
     "refused_hosts",
     "s3_access",
     "settings_schema",
+    "table_columns",
 ]

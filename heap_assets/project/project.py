@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from heap_assets import clock
-from heap_assets.config import HEAP_DEFAULT_IDENTIFIERS, IdentifierTypes, Settings, settings_path
+from heap_assets.config import HEAP_DEFAULT_IDENTIFIERS, Settings, settings_path
 from heap_assets.config import S3Source as S3Settings
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.http_client import AllowedHosts
@@ -33,6 +33,7 @@ from heap_assets.identity import (
 )
 from heap_assets.profiles import Audience, Condition
 from heap_assets.project.allowed_hosts import allowed_hosts
+from heap_assets.project.inbox import check_folded_column, mappings_of, message_sources, message_tables
 from heap_assets.project.names import PLAIN_NAMES, Names
 from heap_assets.project.settings import identifier_rule, leave_out_rules, load_settings, parsed_audiences
 from heap_assets.sources.heap_connect import (
@@ -48,6 +49,7 @@ from heap_assets.sources.heap_connect import (
     keys_of,
     s3_client,
 )
+from heap_assets.sources.inbox import MessageTable
 from heap_assets.sources.warehouse import (
     AccessError,
     Column,
@@ -64,6 +66,7 @@ from heap_assets.tables import (
     USERS,
     WAREHOUSE_SOURCE,
     heap_asset,
+    is_inbox_table,
     is_warehouse_table,
     source_of,
     warehouse_asset,
@@ -247,10 +250,11 @@ class Project:
     @cached_property
     def event_sources(self) -> dict[str, SourceTable]:
         """Lake asset of every event table to how it names people."""
-        return {
+        tables = {
             heap_asset(table): SourceTable(heap_asset(table), "event", self._heap_mappings(table, "events"), "time")
             for table in self.event_tables
         }
+        return tables | ({} if self.settings.inbox is None else message_sources(self.settings.inbox, self.rules))
 
     @cached_property
     def snapshot_sources(self) -> dict[str, SourceTable]:
@@ -265,8 +269,8 @@ class Project:
         tables = {USERS: users}
         if HEAP_USER_ID in self.rules_of_settings.types:
             tables[MIGRATIONS] = user_migrations_table(MIGRATIONS)
-        for name, table in self.settings.source_tables.items():
-            mappings = _mappings(table.identifiers, self.rules)
+        for name, table in self.settings.snapshot_tables.items():
+            mappings = mappings_of(table.identifiers, self.rules)
             tables[warehouse_asset(name)] = SourceTable(name, "snapshot", mappings, table.created_at)
         return tables
 
@@ -274,6 +278,11 @@ class Project:
     def sources(self) -> dict[str, SourceTable]:
         """All tables that identify people."""
         return self.event_sources | self.snapshot_sources
+
+    @cached_property
+    def message_tables(self) -> dict[str, MessageTable]:
+        """Lake asset of every table of messages to what it holds."""
+        return {} if self.settings.inbox is None else message_tables(self.settings.inbox)
 
     def required(self, asset: str) -> bool:
         """Return whether identity waits for this snapshot table; of others an older day is carried forward."""
@@ -288,15 +297,21 @@ class Project:
             Naming the key of the first column that its table does not have.
         """
         self.check_heap_columns()
-        for name in self.settings.source_tables:
+        for name in self.settings.read_tables:
             self.check_warehouse_table(name)
         self._check_traits()
 
     def check_heap_columns(self) -> None:
         """Check that mapped columns of Heap's tables are in the catalogue; needs no network, so it is done at load.
 
-        Raises SettingsError, naming the key of the first that is not.
+        So are those of the inbox that traits come from. Raises SettingsError, naming the key of the first that is not.
         """
+        for name, trait in self.settings.profiles.traits.items():
+            for index, source in enumerate(trait.sources):
+                table, _, column = source.partition(".")
+                if is_inbox_table(table):
+                    where = f"profiles.traits.{name}.from[{index}]"
+                    check_folded_column(self.settings.inbox, table, column, where)
         for table in self.settings.heap.identifiers:
             catalogued = self.catalogue.columns(table)
             for mapping in self._heap_mappings(table, table) if catalogued is not None else ():
@@ -358,6 +373,8 @@ class Project:
                     if catalogued is not None and column not in catalogued:
                         raise SettingsError(f"{where} is {source!r}, but Heap's users have no column {column!r}")
                     continue
+                if is_inbox_table(table):
+                    continue  # see check_heap_columns
                 relation = self.settings.source_tables[table].relation
                 columns = self.warehouse_of(table).columns(relation)
                 try:
@@ -383,7 +400,7 @@ class Project:
             for column, types in mapping.items()
             if (accepted := [t for t in ([types] if isinstance(types, str) else types) if t in declared_types])
         }
-        return _mappings(declared, self.rules)
+        return mappings_of(declared, self.rules)
 
 
 _CHOICES = {"sum": "number", "any": "truth value"}
@@ -399,18 +416,6 @@ def s3_access(source: S3Settings) -> S3Access:
         role_arn=source.role_arn,
         external_id=source.external_id.get_secret_value() if source.external_id else None,
     )
-
-
-def _mappings(identifiers: Mapping[str, IdentifierTypes], rules: Rules) -> tuple[ColumnMapping, ...]:
-    """Turn `column: type`, `column: [types]` and `type: [columns]` (a composite) into mappings."""
-    mappings = []
-    for name, value in identifiers.items():
-        values = [value] if isinstance(value, str) else value
-        if name in rules.types and not set(values) & set(rules.types):
-            mappings.append(ColumnMapping(name, tuple(values)))
-        else:
-            mappings += [ColumnMapping(one, (name,)) for one in values]
-    return tuple(mappings)
 
 
 def _suppressed(file: str | None) -> frozenset[tuple[str, str]]:

@@ -18,6 +18,7 @@ from heap_assets.quality.heap_tables import (
     checks_for_users,
 )
 from heap_assets.quality.identity import SIZE_EDGES, checks_for_identity
+from heap_assets.quality.inbox import checks_for_folded_table, checks_for_message_table
 from heap_assets.quality.profiles import WarehouseKeys, checks_for_profiles, name_of_key_check
 from heap_assets.quality.recency import recency_checks
 from heap_assets.quality.result_store import ALL_PARTITIONS, StoredResult
@@ -64,7 +65,9 @@ __all__ = [
     "checks_for_decisions",
     "checks_for_dumps",
     "checks_for_event_table",
+    "checks_for_folded_table",
     "checks_for_identity",
+    "checks_for_message_table",
     "checks_for_migrations",
     "checks_for_profiles",
     "checks_for_sync",

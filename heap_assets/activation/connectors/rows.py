@@ -18,11 +18,13 @@ from heap_assets.activation.engine.tables import runs
 from heap_assets.config import EventSettings
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.identity import HEAP_IDENTITY, only_suppressed, suppressed_values, why_not, without_suppressed
-from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS
+from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS, is_inbox_table
 from heap_assets.values import PRIVATE, apart, key_text, read_times, set_apart
 
 Identities = Literal["all", "one", "none"]
 """Whether a profile with several identities is sent to all, to one, or to none of them."""
+_LATE_DAYS = 31
+"""Days back from which messages that came late are sent."""
 _SENT_PARTITIONS = 2
 """So many partitions, up to the day that was delivered last, say which keys its events had."""
 _NEW_KEY, _FORMER_KEY = f"{PRIVATE}key", f"{PRIVATE}former_key"
@@ -126,7 +128,7 @@ def keyed_people(connector: Connector[Any], key: str | None, day: date) -> Addre
     rows = keyed_rows(connector, key, day)
     stored, name = deployment.lake.scan(asset, str(day)), _key_column(connector, key)
     column = key_text(pl.col(name), stored.collect_schema()[name])
-    suppressed = only_suppressed(stored, deployment.snapshot_sources[asset], deployment.rules).select(key=column)
+    suppressed = only_suppressed(stored, deployment.sources[asset], deployment.rules).select(key=column)
     held = suppressed.collect()["key"].drop_nulls().unique().sort().to_frame().select(
         profile_id=pl.lit(None, pl.String), key="key", reason=pl.lit("suppressed")
     )  # fmt: skip
@@ -173,9 +175,9 @@ def table_events(
     stamp = sync.timestamp_column or created_at
     key = EventKey((sync.event_key,)) if sync.event_key else _key_of_rows(connector, sync, created_at)
     mapping = EventMapping(key, sync.event_name, sync.event_name_column, stamp)
-    scanned = deployment.lake.scan(asset, str(day))
+    scanned = deployment.lake.scan(asset, _days_read(deployment, asset, day))
     columns = scanned.collect_schema().names()
-    scanned = without_suppressed(scanned, deployment.snapshot_sources[asset], deployment.rules)
+    scanned = without_suppressed(scanned, deployment.sources[asset], deployment.rules)
     rows, since = event_rows(also(scanned), mapping, columns), connector.since()
     keyed = KeyedEvents(key, _former_keys(connector, key, day))
     if since is None or stamp is not None:
@@ -190,6 +192,14 @@ def table_events(
     landed = deployment.lake.scan(asset, before[-1])
     old = event_rows(landed, mapping, landed.collect_schema().names()).select("event_key")
     return TableEvents(rows.join(old, on="event_key", how="anti"), None, keyed)
+
+
+def _days_read(deployment: Deployment, asset: str, day: date) -> list[str]:
+    """Return the days of a table whose rows are sent on a day: of messages, whose days add up, late ones too."""
+    if not is_inbox_table(asset):
+        return [str(day)]
+    first = str(day - timedelta(days=_LATE_DAYS))
+    return [partition for partition in deployment.lake.partitions(asset) if first <= partition <= str(day)]
 
 
 def _key_of_rows(connector: Connector[Any], sync: EventSettings, created_at: str | None) -> EventKey:

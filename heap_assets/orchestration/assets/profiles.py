@@ -57,7 +57,7 @@ _ABOUT_AUDIENCES = (
 
 def profiles(project: Project) -> list[dg.AssetsDefinition]:
     """Return `profiles`, `audit`, `identity/review`, and `audiences` if the settings name any."""
-    tables = project.settings.source_tables
+    tables = project.settings.snapshot_tables
     sources = [GRAPH, CONFLICTS, USERS, *(warehouse_asset(name) for name in tables)]
     assets = [
         _day_asset(project, PROFILES, sources, _ABOUT_PROFILES),

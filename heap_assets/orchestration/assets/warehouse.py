@@ -19,7 +19,7 @@ def warehouse_tables(project: Project) -> list[dg.AssetsDefinition]:
     """Return a step for each source that reads it; only the newest days are read, older ones are kept as they were."""
     by_clock, by_upstream = unread_day(project), follows_upstream(project)
     by_source: dict[str, list[TableAsset]] = {}
-    for name, table in project.settings.source_tables.items():
+    for name, table in project.settings.read_tables.items():
         path = warehouse_asset(name)
         spec = _spec(project, path, table, by_upstream if table.upstream else by_clock)
         asset = TableAsset(path, partial(snapshot_of_day, name=name), spec, checks_of(project, path))
