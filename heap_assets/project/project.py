@@ -254,7 +254,7 @@ class Project:
             heap_asset(table): SourceTable(heap_asset(table), "event", self._heap_mappings(table, "events"), "time")
             for table in self.event_tables
         }
-        return tables | ({} if self.settings.inbox is None else message_sources(self.settings.inbox, self.rules))
+        return tables | ({} if self.settings.inbox is None else message_sources(self.settings.inbox, self.rules_of_settings))
 
     @cached_property
     def snapshot_sources(self) -> dict[str, SourceTable]:
@@ -270,7 +270,7 @@ class Project:
         if HEAP_USER_ID in self.rules_of_settings.types:
             tables[MIGRATIONS] = user_migrations_table(MIGRATIONS)
         for name, table in self.settings.snapshot_tables.items():
-            mappings = mappings_of(table.identifiers, self.rules)
+            mappings = mappings_of(table.identifiers, self.rules_of_settings)
             tables[warehouse_asset(name)] = SourceTable(name, "snapshot", mappings, table.created_at)
         return tables
 
@@ -400,7 +400,7 @@ class Project:
             for column, types in mapping.items()
             if (accepted := [t for t in ([types] if isinstance(types, str) else types) if t in declared_types])
         }
-        return mappings_of(declared, self.rules)
+        return mappings_of(declared, self.rules_of_settings)
 
 
 _CHOICES = {"sum": "number", "any": "truth value"}
