@@ -16,6 +16,7 @@ ROOMS = {
     "clock": "",
     "machine": "",
     "redaction": "",
+    "siphash": "",
     "tables": "",
     "values": "",
     "errors": "redaction",
@@ -32,24 +33,25 @@ ROOMS = {
     "sources.warehouse": "config errors redaction storage values",
     "sources.heap_bigquery": "errors redaction sources.heap_connect sources.warehouse storage values",
     "sources.inbox": "errors storage tables values",
-    "activation": "machine clock config errors functions http_client identity redaction sources.heap_connect "
+    "activation": "machine clock config errors functions http_client identity redaction siphash sources.heap_connect "
     "sources.warehouse storage tables values versions yaml_core",
+    "privacy": "clock errors identity siphash storage tables values",
     "quality": "clock errors identity profiles sources.heap_connect storage tables values",
     "alerts": "config errors http_client redaction storage",
     "report": "clock quality storage tables",
-    "project": "activation analytics clock config errors http_client identity profiles sources.heap_connect "
+    "project": "activation analytics clock config errors http_client identity privacy profiles sources.heap_connect "
     "sources.inbox sources.warehouse storage tables",
-    "pipelines": "activation analytics clock config errors functions identity profiles project quality redaction "
+    "pipelines": "activation analytics clock config errors functions identity privacy profiles project quality redaction "
     "sources.heap_bigquery sources.heap_connect sources.inbox sources.warehouse storage tables values versions",
     "live": "clock config errors pipelines project sources.inbox storage tables",
     "api": "activation analytics errors identity pipelines project storage tables",
-    "orchestration": "machine activation alerts analytics clock config errors http_client identity pipelines profiles "
-    "project quality redaction report sources.heap_connect sources.warehouse storage tables versions",
+    "orchestration": "machine activation alerts analytics clock config errors http_client identity pipelines privacy "
+    "profiles project quality redaction report sources.heap_connect sources.warehouse storage tables versions",
     "definitions": "orchestration pipelines project",
     "history": "orchestration",
     "demo": "activation alerts clock config errors identity orchestration pipelines project quality "
     "sources.heap_connect tables yaml_core",
-    "cli": "activation analytics clock config demo errors identity live orchestration pipelines project quality "
+    "cli": "activation analytics clock config demo errors identity live orchestration pipelines privacy project quality "
     "redaction report sources.heap_connect sources.warehouse storage tables values versions yaml_core",
 }
 """Every room with the rooms that it may import, in an order in which none imports a later one."""

@@ -27,7 +27,15 @@ from heap_assets.activation.engine.inquiry import planned_for, values_of
 from heap_assets.activation.engine.lease import LeaseHeldError
 from heap_assets.activation.engine.limits import Hint, Limits, Quota, Rate
 from heap_assets.activation.engine.log import Log, fold
-from heap_assets.activation.engine.maintenance import forget, full_resend, keys_behind, rejected, retry_rejected
+from heap_assets.activation.engine.maintenance import (
+    forget,
+    forget_all,
+    full_resend,
+    keys_behind,
+    keys_of_people,
+    rejected,
+    retry_rejected,
+)
 from heap_assets.activation.engine.report import Progress, Status, SyncReport
 from heap_assets.activation.engine.spec import Guard, Mode, OnWithdrawn, Property, Retry, SyncSpec
 from heap_assets.activation.engine.tables import changelog, runs, set_aside
@@ -102,6 +110,7 @@ __all__ = [
     "dry_run",
     "fold",
     "forget",
+    "forget_all",
     "frame_of",
     "full_resend",
     "has_salt",
@@ -109,6 +118,7 @@ __all__ = [
     "hashed_keys",
     "heap_deletion",
     "keys_behind",
+    "keys_of_people",
     "newest_profiles_day",
     "newest_users",
     "planned_for",

@@ -18,6 +18,7 @@ from heap_assets.config.heap import HeapSettings, IdentifierTypes
 from heap_assets.config.identity import AccountsSettings, IdentitySettings, ProfilesSettings
 from heap_assets.config.inbox import InboxSettings, LiveSettings
 from heap_assets.config.operations import Alert, Host, Keep, RunSettings
+from heap_assets.config.privacy import PrivacySettings
 from heap_assets.config.reverse_etl import ReverseEtlSync
 from heap_assets.config.sync import SyncSettings, sync_section
 from heap_assets.config.warehouse import SourceName, SourceSettings, TargetName, TargetSettings, WarehouseTable, one_of
@@ -73,6 +74,9 @@ class Settings(Section):
     )
     functions: FunctionsSettings = Field(
         default=FunctionsSettings(), description="JavaScript of one's own (docs/functions.md)"
+    )
+    privacy: PrivacySettings = Field(
+        default=PrivacySettings(), description="Erasure of people, and what it leaves behind (docs/privacy.md)"
     )
     checks: dict[str, float] = Field(default={}, description="Thresholds by name; docs/checks.md lists them")
     alerts: list[Alert] = Field(default=[], description="Channels that alerts are sent to")

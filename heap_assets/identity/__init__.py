@@ -1,7 +1,13 @@
 """Who is who: deterministic identity resolution over links between identifiers (design.md, "Identity")."""
 
 from heap_assets.identity.changes import assign, changes, only_suppressed, without_suppressed
-from heap_assets.identity.decision_file import append_decision, decisions_of_table, parsed_identifiers, read_decisions
+from heap_assets.identity.decision_file import (
+    append_decision,
+    blanked_decisions,
+    decisions_of_table,
+    parsed_identifiers,
+    read_decisions,
+)
 from heap_assets.identity.decision_links import DECISIONS_SOURCE
 from heap_assets.identity.decision_values import hashed_pairs, with_values
 from heap_assets.identity.decisions import (
@@ -20,7 +26,7 @@ from heap_assets.identity.explain.blockers import IdentityTables
 from heap_assets.identity.explain.explain import Explanation, explain
 from heap_assets.identity.explain.query import Outcome
 from heap_assets.identity.explain.what_if import what_if
-from heap_assets.identity.extract import extract, own_identify_links, resolve_path
+from heap_assets.identity.extract import MappedColumn, extract, own_identify_links, resolve_path
 from heap_assets.identity.normalise import identity_values, normalised, suppressed_values, why_not
 from heap_assets.identity.quality import Quality, quality
 from heap_assets.identity.review import REVIEW, moved_often, review
@@ -66,6 +72,7 @@ __all__ = [
     "IdentifierRule",
     "IdentityTables",
     "LinksError",
+    "MappedColumn",
     "MemoryLimitError",
     "Outcome",
     "Quality",
@@ -80,6 +87,7 @@ __all__ = [
     "audit",
     "audit_figures",
     "audit_text",
+    "blanked_decisions",
     "changes",
     "check_decisions",
     "compile_engine",

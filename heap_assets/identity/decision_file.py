@@ -37,6 +37,9 @@ COLUMNS: Final = ("decision", "identifier_a", "identifier_b", "author", "decided
 _ABOUT: Final = ("author", "decided", "reason", "until", "id")
 _WHERE: Final = "identity.decisions"
 _EVERY_TYPE: Final = "*"
+_ENDS: Final = ("identifier_a", "identifier_b")
+TOMBSTONE: Final = "tombstone:"
+"""Begins what stands in place of a value that was erased: it identifies nobody, and its decision stays."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,37 @@ def append_decision(path: Path, rules: Rules, kind: str, identifiers: Sequence[s
     return len(rows)
 
 
+def blanked_decisions(data: bytes, path: Path, rules: Rules, stones: Mapping[Pair, str]) -> bytes:
+    """Return a file of decisions with `type:tombstone` in place of values; equal bytes if it has none of them.
+
+    `stones`: type and value, spelled by `rules`, to what stands in its place. Comments of YAML are lost where one is.
+    """
+    text = data.decode("utf-8-sig")
+    entries = list(_of_csv(text, path) if path.suffix.lower() == ".csv" else _of_yaml(text, path))
+    spelt = _spelt({pair for entry in entries for pair in _checked_pairs(entry, rules)}, rules)
+    stone_of = {
+        f"{kind}:{raw}": f"{kind}:{stone}"
+        for (kind, raw), (value, _) in spelt.items()
+        if (stone := stones.get((kind, value or raw))) is not None
+    }
+    if not any(one in stone_of for entry in entries for one in entry.identifiers):
+        return data
+    if path.suffix.lower() != ".csv":
+        content = read_large_yaml(text, str(path)) or []
+        for entry in content:
+            for key in [key for key in entry if key not in _ABOUT]:
+                entry[key] = [stone_of.get(one, one) for one in _texts(entry[key])]
+        return write_yaml(content).encode()
+    lines = csv.DictReader(io.StringIO(text))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, lines.fieldnames or (), lineterminator="\n")
+    writer.writeheader()
+    for row in lines:
+        ends = {name: stone_of.get((row.get(name) or "").strip(), row.get(name)) for name in _ENDS if name in row}
+        writer.writerow({**row, **ends})
+    return file.getvalue().encode()
+
+
 def _rows_of(kind: str, identifiers: Sequence[str]) -> list[tuple[str, ...]]:
     if len(identifiers) <= 2 and kind != "nobody":
         return [tuple(identifiers)]
@@ -184,7 +218,7 @@ def _parsed(entries: Sequence[_Entry], rules: Rules) -> tuple[Decision, ...]:
     for entry, raw in zip(entries, pairs, strict=True):
         own = []
         for pair in raw:
-            value, why = spelt[pair]
+            value, why = (pair[1], None) if pair[1].startswith(TOMBSTONE) else spelt[pair]
             if why in ("null", "empty") or (why is not None and entry.kind != "nobody"):
                 raise DecisionError(
                     f"{entry.where}: a value of type {pair[0]} is no identifier: {IN_WORDS.get(why, why)}; "

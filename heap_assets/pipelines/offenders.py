@@ -254,7 +254,7 @@ def forget_person(project: Project, name: str, key: str, run_id: str) -> int:
     """
     connector, store = connector_of(project, name), project.lake.store
     return sum(
-        forget(store, connector.spec(table), key, run_id, connector.event_keys(key, table))
+        forget(store, connector.spec(table), key, run_id, connector.event_keys([key], table))
         for table in connector.ledger_tables
     )
 

@@ -17,7 +17,7 @@ import polars as pl
 from heap_assets import clock
 from heap_assets.config import WarehouseTable
 from heap_assets.errors import MissingInputError, SettingsError
-from heap_assets.pipelines.table import VALUES_LOST, VALUES_LOST_IN, BuiltTable, Task
+from heap_assets.pipelines.table import ERASED, VALUES_LOST, VALUES_LOST_IN, BuiltTable, Task
 from heap_assets.project import Project
 from heap_assets.redaction import redact_error
 from heap_assets.sources.warehouse import Observation, Refreshed, Shape, Tally, WarehouseError, refreshed
@@ -112,6 +112,12 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> BuiltTable:
             shutil.move(current.file, path)
         else:
             _write(current.frame, path, table.relation)
+        read = pl.scan_parquet(path)
+        remaining, erased = task.project.without_erased(asset, read)
+        if remaining is not read:
+            _write(remaining, path.with_name("remaining.parquet"), table.relation)
+            path = path.with_name("remaining.parquet")
+            notes[ERASED] = erased
         digest = _digest(path)
         whole_at = started if current.mode == "full" or last is None else last.whole_at
         types = {column.name: column.type for column in existing}

@@ -19,6 +19,9 @@ from heap_assets.versions import version_of
 UNREADABLE = "unreadable"
 """Note of a partition that lacks rows which could not be read: the reason. Its check `readable` fails."""
 
+ERASED = "erased"
+"""Note of a partition: the number of rows of erased people that came again and were left out."""
+
 VALUES_LOST, VALUES_LOST_IN = "values_lost", "values_lost_in"
 """Notes of a partition: the number of values that no type of the lake holds, in all and by column (docs/values.md)."""
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import polars as pl
+
 from heap_assets import clock
 from heap_assets.config import HEAP_DEFAULT_IDENTIFIERS, Settings, settings_path
 from heap_assets.config import S3Source as S3Settings
@@ -31,6 +33,7 @@ from heap_assets.identity import (
     with_values,
     without_contradictions,
 )
+from heap_assets.privacy import TombstoneReader
 from heap_assets.profiles import Audience, Condition
 from heap_assets.project.allowed_hosts import allowed_hosts
 from heap_assets.project.inbox import check_folded_column, mappings_of, message_sources, message_tables
@@ -66,6 +69,7 @@ from heap_assets.tables import (
     USERS,
     WAREHOUSE_SOURCE,
     heap_asset,
+    is_heap_table,
     is_inbox_table,
     is_warehouse_table,
     source_of,
@@ -153,8 +157,39 @@ class Project:
                 tables=Selection(tuple(tables.include), tuple(tables.exclude), tables.columns),
                 limits=Limits(limits.block_mb << 20, limits.file_mb << 20),
                 now=clock.now,
+                without_erased=self._landed_without_erased,
             ),
         )
+
+    @cached_property
+    def tombstones(self) -> TombstoneReader:
+        """What was erased and is left out whenever it comes again."""
+        return TombstoneReader(self.lake.store, self.settings.privacy.key_bytes)
+
+    def without_erased(self, asset: str, rows: pl.LazyFrame) -> tuple[pl.LazyFrame, int]:
+        """Return rows of a source table without those of erased people, and how many these are."""
+        table = self.heap_source(asset) if is_heap_table(asset) else self.sources.get(asset)
+        if table is None:
+            return rows, 0
+        return self.tombstones.current().without_erased(
+            rows, table, self.rules_of_days, self.owner_column(asset), any_names=asset == MIGRATIONS
+        )
+
+    def _landed_without_erased(self, table: str, rows: pl.DataFrame) -> pl.DataFrame:
+        return self.without_erased(heap_asset(table), rows.lazy())[0].collect()
+
+    def heap_source(self, asset: str) -> SourceTable:
+        """Return how a Heap table names people, also one that the catalogue does not have."""
+        if (mapped := self.sources.get(asset)) is not None:
+            return mapped
+        return SourceTable(asset, "event", self._heap_mappings(self.heap_tables.get(asset, asset), "events"), "time")
+
+    def owner_column(self, asset: str) -> str | None:
+        """Return the column that says whose a row of a source table is, before all other identifiers."""
+        if is_heap_table(asset):
+            return "user_id"
+        table = self.settings.source_tables.get(warehouse_table(asset))
+        return table.key if table else None
 
     def source(self) -> DumpSource:
         """Open the bucket or folder that Heap Connect writes to."""

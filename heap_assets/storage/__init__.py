@@ -5,7 +5,7 @@ from heap_assets.storage.files import SCRATCH, folder_name, remove_scratch_folde
 from heap_assets.storage.lake import Inputs, Lake, Partition, Status, Written, conform
 from heap_assets.storage.overlay import OverlayStore
 from heap_assets.storage.sql import LakeSql, view_name
-from heap_assets.storage.store import FileWriter, ObjectInfo, Store
+from heap_assets.storage.store import FileWriter, ObjectInfo, Store, write_parquet
 
 __all__ = [
     "SCRATCH",
@@ -28,4 +28,5 @@ __all__ = [
     "to_parquet",
     "update_file",
     "view_name",
+    "write_parquet",
 ]

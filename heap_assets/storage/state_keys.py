@@ -51,6 +51,9 @@ ALERTS: Final = "_alerts"
 STATUS: Final = "_status"
 """The status page. To lose it: it is written again in the morning."""
 
+PRIVACY: Final = "_privacy"
+"""Requests of erasure with their proofs, tombstones and their key, consent. To lose it: erased people come back."""
+
 ALL: Final = (
     LANDING,
     EXPORTS,
@@ -67,4 +70,5 @@ ALL: Final = (
     REVERSE_ETL,
     ALERTS,
     STATUS,
+    PRIVACY,
 )

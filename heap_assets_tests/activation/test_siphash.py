@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heap_assets.activation.engine.hashing import siphash_texts, siphash_words
+from heap_assets.siphash import siphash_texts, siphash_words
 
 KEY = bytes(range(16))
 WORDS = np.frombuffer(KEY, dtype="<u8")

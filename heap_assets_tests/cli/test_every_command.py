@@ -36,6 +36,7 @@ WITHOUT_A_TABLE = {
         "function new",
     ),
     *("sync run", "sync confirm", "sync retry", "sync resend", "sync forget"),
+    *("erase confirm", "erase cancel", "erase lift"),
 }
 ARGUMENTS = {
     "diff": [str(ROOT / "heap_assets.yaml")],
@@ -55,6 +56,10 @@ ARGUMENTS = {
     "sync qa": ["segment_identify", "ann"],
     "sync resend": ["segment_identify", "--yes"],
     "sync forget": ["segment_identify", "ann", "--yes"],
+    "erase request": ["email:ann@acme.io"],
+    **{f"erase {name}": ["er-2026-01-01-0"] for name in ("show", "cancel", "proof")},
+    "erase confirm": ["er-2026-01-01-0", "--yes"],
+    "erase lift": ["er-2026-01-01-0", "--reason", "consent", "--yes"],
     "function new": ["clean"],
     "function test": ["clean.js", "--table", "pageviews"],
 }
@@ -107,6 +112,8 @@ STATUS_1 = {
     "docs": ["--check"],
     "sync resend": ["segment_identify"],
     "sync forget": ["segment_identify", "ann"],
+    "erase confirm": ["er-2026-01-01-0"],
+    "erase lift": ["er-2026-01-01-0", "--reason", "consent"],
 }
 """Commands that say when they end with status 1, with arguments by which they do where the bucket is missing."""
 STATUS_1_ELSEWHERE = {
@@ -118,6 +125,7 @@ STATUS_1_ELSEWHERE = {
     "sync qa": "test_sync_qa",
     "sync run": "test_delivery_cli",
     "sync confirm": "test_delivery_cli",
+    "erase run": "test_erasure_races",
     "demo": "test_faults",
     "warm": "nowhere: there is a folder that can be written",
 }

@@ -46,6 +46,9 @@ READING = (
     "sync why heap_user_properties ann@x.example",
     "sync qa heap_user_properties ann@x.example",
     "publish --dry-run",
+    "erase list",
+    "erase show er-2026-01-01-0",
+    "erase proof er-2026-01-01-0",
     "sql",
     "sql select(1)",
     "status",
@@ -60,12 +63,20 @@ REPORTS = ("usage", "prune", "status", "sync plan", "check")
 AS_JSON = (
     *("preflight", "discover", "browse", "browse crm", "browse crm.contacts", "catalogue diff", "rejected", "usage"),
     *("what-if email=1..2", "prune --dry-run", "sync plan heap_user_properties", "sync runs heap_user_properties"),
-    *("sync kinds", "sync kinds webhook", "sync rejected heap_user_properties", "sql", "sql select(1)one"),
+    *(
+        "sync kinds",
+        "sync kinds webhook",
+        "sync rejected heap_user_properties",
+        "sql",
+        "sql select(1)one",
+        "erase list",
+    ),
     *("sql select(timestamptz'2026-11-20T01:00:00+01:00')moment", "status", "check"),
 )
 WRITING = {
     *("init", "report", "reset", "demo", "dev", "live", "warm", "catalogue accept", "decide", "function new"),
     *("sync run", "sync confirm", "sync retry", "sync resend", "sync forget"),
+    *("erase request", "erase confirm", "erase cancel", "erase run", "erase lift"),
 }
 
 
@@ -141,7 +152,7 @@ def test_commands_that_read_change_nothing_in_a_lake(
     before, stored = _tree(settings.parent, lake, resolved.company.folder), _contents(home)
     for line in READING:
         told = _typed(line)
-        if not line.startswith(("docs", "publish", "explain")):
+        if not line.startswith(("docs", "publish", "explain", "erase show", "erase proof")):
             assert told, line
         assert _tree(settings.parent, lake, resolved.company.folder) == before, line
         assert _contents(home) == stored, line

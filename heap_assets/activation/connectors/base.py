@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -259,10 +259,14 @@ class Connector(ABC, Generic[S]):
             return mapped
         return {prop: apart(column, self.own_columns) for prop, column in mapped.items()}
 
-    def event_keys(self, person: str, table: str = "") -> Sequence[str]:
-        """Return the keys of the events that are a person's now, of a sync that sends rows once.
+    def keys_of(self, identifiers: Iterable[tuple[str, str]]) -> set[str]:
+        """Return what the destination may know a person by, of their identifiers (type and value)."""
+        return {value for _, value in identifiers}
 
-        `person`: as the destination knows them.
+    def event_keys(self, people: Collection[str], table: str = "") -> Sequence[str]:
+        """Return the keys of the events that are people's now, of a sync that sends rows once.
+
+        `people`: as the destination knows them.
         """
         del table
         lake, asset = self.deployment.lake, self.source_asset
@@ -273,7 +277,7 @@ class Connector(ABC, Generic[S]):
         rows = addressed.rows if isinstance(addressed, Addressed) else addressed
         if "event_key" not in rows.collect_schema():
             return []
-        keys = rows.filter(pl.col("key") == person).select("event_key").collect()["event_key"].drop_nulls()
+        keys = rows.filter(pl.col("key").is_in(list(people))).select("event_key").collect()["event_key"].drop_nulls()
         keyed = addressed.keyed if isinstance(addressed, Addressed) else None
         if keyed is None or keyed.former is None:
             return keys.to_list()

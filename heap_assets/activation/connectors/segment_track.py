@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -181,23 +181,28 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
             for prop, column in self.mapped(table, self.deployment.catalogue.columns(table) or ()).items():
                 yield prop, heap_asset(table), column
 
-    def event_keys(self, person: str, table: str = "") -> list[str]:
-        """Return the events of a table that are a person's: of a userId, or of an anonymousId."""
-        asset, users = heap_asset(table), self._users_of(person)
+    def keys_of(self, identifiers: Iterable[tuple[str, str]]) -> set[str]:
+        """Return userIds, and the anonymousIds of Heap users without one."""
+        pairs = list(identifiers)
+        prefix = str(pl.select(anonymous_id(self.deployment.settings.heap.app_id, pl.lit(""))).item())
+        return super().keys_of(pairs) | {prefix + value for kind, value in pairs if kind == HEAP_USER_ID}
+
+    def event_keys(self, people: Collection[str], table: str = "") -> list[str]:
+        """Return the events of a table that are people's: of userIds, or of anonymousIds."""
+        asset, users = heap_asset(table), self._users_of(people)
         keys: list[str] = []
         for day in self.deployment.lake.partitions(asset) if users else ():
             rows = self.deployment.lake.scan(asset, day).filter(pl.col("user_id").is_in(users))
             keys.extend(rows.select(_event_key(rows)).collect()["event_key"].drop_nulls())
         return keys
 
-    def _users_of(self, person: str) -> list[int]:
-        people = self.identities.collect()
-        identified = people.filter(pl.col("identity") == person)["user_id"].to_list()
+    def _users_of(self, people: Collection[str]) -> list[int]:
+        identities = self.identities.collect()
+        identified = identities.filter(pl.col("identity").is_in(list(people)))["user_id"].to_list()
         prefix = str(pl.select(anonymous_id(self.deployment.settings.heap.app_id, pl.lit(""))).item())
-        alone = person.removeprefix(prefix)
-        if not person.startswith(prefix) or not _USER_ID.fullmatch(alone) or int(alone) > _LARGEST_ID:
-            return identified
-        return [*identified, int(alone)]
+        alone = [person.removeprefix(prefix) for person in people if person.startswith(prefix)]
+        numbers = [int(text) for text in alone if _USER_ID.fullmatch(text)]
+        return [*identified, *(number for number in numbers if number <= _LARGEST_ID)]
 
     @cached_property
     def identities(self) -> pl.LazyFrame:

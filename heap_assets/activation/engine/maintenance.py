@@ -11,7 +11,7 @@ import polars as pl
 
 from heap_assets.activation.engine.accounts import all_ledgers
 from heap_assets.activation.engine.difference import RESEND
-from heap_assets.activation.engine.hashing import hashed_key, hashed_keys, salt
+from heap_assets.activation.engine.hashing import hashed_keys, salt
 from heap_assets.activation.engine.lease import Lease
 from heap_assets.activation.engine.log import INTENT_SCHEMA, REFUSED, Log, fold
 from heap_assets.activation.engine.pending import PendingBatches
@@ -75,27 +75,71 @@ def forget(store: Store, spec: SyncSpec, key: str, run_id: str, events: Collecti
     events, which the ledgers of syncs that send each row once hold instead. Keys that end with the person's own (a pair
     of ids) are told by that.
     """
+    return forget_all(store, spec, [key], run_id, events)
+
+
+def forget_all(store: Store, spec: SyncSpec, people: Collection[str], run_id: str, events: Collection[str] = ()) -> int:
+    """Remove several people as :func:`forget` does, each ledger written once; returns how many keys were removed."""
     secret = salt(store, spec.salt)
     # of all accounts that the sync ever wrote to, and of those to come: the hashes lie with the sync
     return sum(
-        _forget_in_ledger(store, spec, folder, key, events, secret, run_id) for folder in all_ledgers(store, spec.name)
+        _forget_in_ledger(store, spec, folder, people, events, secret, run_id)
+        for folder in all_ledgers(store, spec.name)
     )
 
 
+def keys_of_people(store: Store, spec: SyncSpec, people: Collection[str]) -> dict[str, str]:
+    """Return the keys of the ledgers of a sync that name people, all accounts together, with the person of each."""
+    owners: dict[str, str] = {}
+    by_key = {key: person for person in people for key in _spellings_of(person)}
+    for folder in all_ledgers(store, spec.name):
+        log = Log(store, folder)
+        keys = fold(log, log.ledger()).frame.select("key").filter(_names(people))["key"].to_list()
+        for key in keys:
+            ends = [key, *(key.rpartition(separator)[2] for separator in PAIR_SEPARATORS)]
+            person = next((by_key[end] for end in ends if end in by_key), None)
+            owners[key] = person or next((one for one in people if key.endswith(one)), "")
+    return owners
+
+
+def _spellings_of(person: str) -> set[str]:
+    number = _WHOLE_NUMBER.fullmatch(person)
+    return {person, *((number[1], f"{number[1]}.0") if number else ())}
+
+
+def _names(people: Collection[str]) -> pl.Expr:
+    """Return whether a key is a person's, or a pair that ends with one."""
+    key = pl.col("key")
+    chosen = key.is_in(list(people))
+    # `17`, which a former release sent as `17.0`; never `017`
+    numbers = [number[1] for person in people if (number := _WHOLE_NUMBER.fullmatch(person))]
+    if numbers:
+        chosen |= key.str.contains(r"^-?[0-9]+\.0+$") & key.str.replace(r"\.0+$", "").is_in(numbers)
+        chosen |= key.is_in(numbers)
+    for separator in PAIR_SEPARATORS:
+        chosen |= key.str.contains(separator, literal=True) & key.str.split(separator).list.last().is_in(list(people))
+        for person in people:
+            if separator in person:
+                chosen |= key.str.ends_with(separator + person)
+    return chosen
+
+
 def _forget_in_ledger(
-    store: Store, spec: SyncSpec, folder: str, key: str, events: Collection[str], secret: bytes, run_id: str
+    store: Store,
+    spec: SyncSpec,
+    folder: str,
+    people: Collection[str],
+    events: Collection[str],
+    secret: bytes,
+    run_id: str,
 ) -> int:
     with Lease(store, folder, run_id, spec.lease_ttl) as lease:
         log = Log(store, folder, lease.fence)
         state = fold(log, log.ledger())
-        chosen = pl.col("key").is_in([key, *events])
-        if number := _WHOLE_NUMBER.fullmatch(key):  # `17`, which a former release sent as `17.0`; never `017`
-            chosen |= pl.col("key").str.contains(rf"^{number[1]}(\.0+)?$")
-        for separator in PAIR_SEPARATORS:
-            chosen |= pl.col("key").str.ends_with(separator + key)
+        chosen = _names(people) | pl.col("key").is_in(list(events))
         hashed = state.frame.filter(chosen)["key"]
-        keys = pl.Series("key", sorted({key, *events, *hashed}), dtype=pl.String)
-        hashes = {*hashed_keys(keys, secret).to_list(), hashed_key(key, secret)}
+        keys = pl.Series("key", sorted({*people, *events, *hashed}), dtype=pl.String)
+        hashes = set(hashed_keys(keys, secret).to_list())
         # First: once the ledger has dropped a key, nothing else keeps it from being sent as a new one.
         refuse(store, spec.name, hashes)
         PendingBatches(store, folder).forget(keys)

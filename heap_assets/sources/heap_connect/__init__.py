@@ -16,6 +16,7 @@ from heap_assets.sources.heap_connect.config import (
     keys_of,
 )
 from heap_assets.sources.heap_connect.discover import PreflightCheck, discover, first_day, preflight
+from heap_assets.sources.heap_connect.erasing import LandedPart, landed_parts, rewrite_part
 from heap_assets.sources.heap_connect.landing import Landing
 from heap_assets.sources.heap_connect.manifest import ManifestError, parse_manifest
 from heap_assets.sources.heap_connect.quota import FASTEST, Plan, Quota, QuotaStatus, quota, usage
@@ -58,6 +59,7 @@ __all__ = [
     "DumpSource",
     "Failure",
     "FolderSource",
+    "LandedPart",
     "Landing",
     "LandingConfig",
     "Limits",
@@ -84,6 +86,7 @@ __all__ = [
     "key_dtype",
     "keys_of",
     "landed_columns",
+    "landed_parts",
     "parse_manifest",
     "plain_columns",
     "preflight",
@@ -92,6 +95,7 @@ __all__ = [
     "read_times",
     "resolved",
     "resynced_users",
+    "rewrite_part",
     "role_arn",
     "rows_set_aside",
     "s3_client",

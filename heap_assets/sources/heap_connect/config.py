@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from fnmatch import fnmatchcase
 
+import polars as pl
+
 from heap_assets.sources.heap_connect.avro_container import Limits
 
 USERS = "users"
@@ -91,6 +93,8 @@ class LandingConfig:
         A failed table is tried again after `retry_after`, then twice that, and so on up to `retry_at_most`.
     limits
         What a data file may take up once it is decompressed.
+    without_erased
+        Leaves the rows of erased people out, of rows of a table; None if nobody was erased.
     """
 
     start_date: date
@@ -100,6 +104,7 @@ class LandingConfig:
     retry_after: timedelta = timedelta(minutes=5)
     retry_at_most: timedelta = timedelta(hours=6)
     limits: Limits = field(default_factory=Limits)
+    without_erased: Callable[[str, pl.DataFrame], pl.DataFrame] | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def retry_at(self, attempts: int) -> datetime:

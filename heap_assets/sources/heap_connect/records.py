@@ -91,6 +91,8 @@ class Counts:
         Of days after the dump was written; they are built on their day.
     late
         Of days before the dump's day, in an incremental dump.
+    erased
+        Of people who were erased: left out.
     new, updated, unchanged
         Landed rows compared with the rows of the same key in earlier dumps; None where they were not compared.
     """
@@ -101,6 +103,7 @@ class Counts:
     before_start: int = 0
     ahead: int = 0
     late: int = 0
+    erased: int = 0
     new: int | None = None
     updated: int | None = None
     unchanged: int | None = None

@@ -21,9 +21,9 @@ REPORT_SCHEMA = pl.Schema({
     "state": pl.String(), "incremental": pl.Boolean(), "files": pl.Int64(), "bytes": pl.Int64(),
     "rows_read": pl.Int64(), "rows_landed": pl.Int64(), "rows_new": pl.Int64(), "rows_updated": pl.Int64(),
     "rows_unchanged": pl.Int64(), "rows_rejected": pl.Int64(), "values_lost": pl.Int64(),
-    "rows_before_start": pl.Int64(), "rows_ahead": pl.Int64(), "rows_late": pl.Int64(), "seconds": pl.Float64(),
-    "attempts": pl.Int64(), "retry_at": pl.Datetime("us", "UTC"), "landed_at": pl.Datetime("us", "UTC"),
-    "error_file": pl.String(), "error_block": pl.Int64(), "error": pl.String(),
+    "rows_before_start": pl.Int64(), "rows_ahead": pl.Int64(), "rows_late": pl.Int64(), "rows_erased": pl.Int64(),
+    "seconds": pl.Float64(), "attempts": pl.Int64(), "retry_at": pl.Datetime("us", "UTC"),
+    "landed_at": pl.Datetime("us", "UTC"), "error_file": pl.String(), "error_block": pl.Int64(), "error": pl.String(),
 })  # fmt: skip
 ROWS_SCHEMA = pl.Schema({
     "table": pl.String(), "dump_id": pl.Int64(), "file": pl.String(), "row": pl.Int64(), "reason": pl.String(),

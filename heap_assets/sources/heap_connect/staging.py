@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
@@ -26,7 +26,7 @@ from heap_assets.sources.heap_connect.sources import DumpSource
 from heap_assets.sources.heap_connect.values import Typed, typed, was_misread
 from heap_assets.storage import UNSEALED, Store, seal
 from heap_assets.tables import SNAPSHOT_TABLES
-from heap_assets.values import json_or_exact
+from heap_assets.values import PRIVATE, json_or_exact
 
 ORDER = ("time", "event_id", "user_id")
 
@@ -57,12 +57,16 @@ class PendingRows:
         """
         rows = pl.concat([_fitted(batch, schema) for batch in self._batches])
         self._batches, self.height, self.nbytes = [], 0, 0
-        rows = rows.sort(ORDER) if by_time else rows
-        # Readers select rows by offset: they use no statistics.
-        metadata = dict(UNSEALED)
-        rows.write_parquet(path, compression="lz4", statistics=False, row_group_size=GROUP_ROWS, metadata=metadata)
-        seal(path)
-        return dict(rows["time"].dt.date().value_counts().sort("time").iter_rows()) if by_time else {}
+        return write_part(path, rows.sort(ORDER) if by_time else rows, by_time=by_time)
+
+
+def write_part(path: Path, rows: pl.DataFrame, *, by_time: bool) -> dict[date, int]:
+    """Write the rows of a part, sorted if `by_time`; returns rows of each day, empty if not `by_time`."""
+    # Readers select rows by offset: they use no statistics.
+    metadata = dict(UNSEALED)
+    rows.write_parquet(path, compression="lz4", statistics=False, row_group_size=GROUP_ROWS, metadata=metadata)
+    seal(path)
+    return dict(rows["time"].dt.date().value_counts().sort("time").iter_rows()) if by_time else {}
 
 
 def _fitted(rows: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
@@ -75,6 +79,7 @@ HORIZON = timedelta(hours=48)
 FORMAT = 2
 """Raised when landing writes other rows for the same files; :meth:`Job.is_done_by` decides what then lands anew."""
 
+_PLACE = f"{PRIVATE}place"
 _PART_BYTES = 160 << 20
 _SMALL_TABLE_BYTES = 4 << 20  # threads cost more than they gain below
 _SET_ASIDE_BYTES = 32 << 20
@@ -117,6 +122,7 @@ class Job:
     files: tuple[SourceFile, ...]
     decoders: int = 2
     limits: Limits = field(default_factory=Limits)
+    without_erased: Callable[[str, pl.DataFrame], pl.DataFrame] | None = None
 
     @property
     def is_snapshot(self) -> bool:
@@ -180,6 +186,7 @@ class _Decoded:
     rejected: pl.DataFrame | None
     left_out: tuple[str, ...]
     lost: Mapping[str, int]
+    erased: int = 0
 
 
 class Stager:
@@ -194,7 +201,7 @@ class Stager:
         self._pending = PendingRows()
         self._set_aside: list[pl.DataFrame] = []
         self._result = Staged()
-        self._totals = dict.fromkeys(("read", "landed", "rejected", "before_start", "ahead", "late"), 0)
+        self._totals = dict.fromkeys(("read", "landed", "rejected", "before_start", "ahead", "late", "erased"), 0)
 
     def run(self) -> Staged:
         """Land all files, in the order of their addresses: file order decides nothing.
@@ -234,8 +241,10 @@ class Stager:
             read = typed(rows.select(selected), table, self.job.required, table_columns)
             read = read if self.job.is_snapshot else self._not_too_far_ahead(read)
             left_out = tuple(column for column in rows.columns if column not in selected)
-            rejected = None if read.clean else _rejected(rows, read, offset, file.uri)
-            yield _Decoded(read, rejected, left_out, {n: c for n, c in batch.lost.items() if n in selected})
+            lost = {n: c for n, c in batch.lost.items() if n in selected}
+            allowed, reasons = self._without_erased(read)
+            rejected = None if allowed.clean else _rejected(rows, reasons, offset, file.uri)
+            yield _Decoded(allowed, rejected, left_out, lost, read.rows.height - allowed.rows.height)
             offset += rows.height
         # A fetched copy is what was listed; a file that was read in place may have changed meanwhile.
         if not downloads.discard(path) and self.source.stat(file.uri).etag != file.etag:
@@ -247,11 +256,22 @@ class Stager:
             self._result.lost[name] = self._result.lost.get(name, 0) + count
         read = decoded.read
         rows = read.rows
-        self._totals["read"] += rows.height
+        self._totals["read"] += rows.height + decoded.erased
+        self._totals["erased"] += decoded.erased
         if decoded.rejected is not None:
             self._note_rejected(decoded.rejected)
             rows = rows.filter(read.reasons.is_null())
         self._keep(rows if self.job.is_snapshot else self._since_start(rows))
+
+    def _without_erased(self, read: Typed) -> tuple[Typed, pl.Series]:
+        """Return the rows of people who were not erased, and the reasons of all rows, null where one was erased."""
+        if self.job.without_erased is None:
+            return read, read.reasons
+        allowed = self.job.without_erased(self.job.table.name, read.rows.with_row_index(_PLACE))
+        places = allowed[_PLACE]
+        allowed_reasons = read.reasons.gather(places)
+        reasons = pl.Series(read.reasons.name, [None], pl.String).new_from_index(0, len(read.reasons))
+        return Typed(allowed.drop(_PLACE), allowed_reasons), reasons.scatter(places, allowed_reasons)
 
     def _not_too_far_ahead(self, read: Typed) -> Typed:
         beyond = read.rows["time"] > self.job.as_of + HORIZON
@@ -305,15 +325,15 @@ class Stager:
         self._result.parts.append(Part(key, height, days))
 
 
-def _rejected(rows: pl.DataFrame, read: Typed, offset: int, uri: str) -> pl.DataFrame:
+def _rejected(rows: pl.DataFrame, reasons: pl.Series, offset: int, uri: str) -> pl.DataFrame:
     """Return the rows to set aside, of rows that begin at row `offset` of their file; content as the file spells it."""
-    bad = read.reasons.is_not_null()
+    bad = reasons.is_not_null()
     content = rows.filter(bad)
     return pl.DataFrame(
         {
             "file": pl.repeat(uri, content.height, eager=True),
             "row": bad.arg_true().cast(pl.Int64) + offset,
-            "reason": read.reasons.filter(bad),
+            "reason": reasons.filter(bad),
             "content": content.select(_as_json(content)).to_series(),
         }
     )

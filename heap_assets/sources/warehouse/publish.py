@@ -215,6 +215,10 @@ class Publisher(ABC):
         """Return the days that were published and that the target still holds; checks one row of each."""
         return self._intact(table, list(self._log.loads(table)), every_row=False)
 
+    def published_days(self, table: str) -> set[date]:
+        """Return the days that were published, as the log of publishing has them; queries no target."""
+        return {day for day, _ in self._log.loads(table)}
+
     def resolve_views(self, tables: Iterable[str], *, into: str, on: ResolvedOn) -> list[str]:
         """Create the views `<into>.<table>`: event rows with `resolved_user_id` and `profile_id`.
 

@@ -1,0 +1,217 @@
+"""The walk of an erasure over the lake: each object once, by what the register of places says of it.
+
+An object is replaced only if it is the one that was read; what others have written meanwhile is read again. The
+journal has an entry before an object is replaced, so that a killed walk goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+
+import polars as pl
+
+from heap_assets import clock
+from heap_assets.errors import ConflictError
+from heap_assets.privacy import Entry, Eraser, Journal, People, Place, Shape, place_of
+from heap_assets.project import Project
+from heap_assets.sources.heap_connect import LandedPart, landed_parts, rewrite_part
+from heap_assets.storage import ObjectInfo, write_parquet
+from heap_assets.tables import GRAPH, MIGRATIONS, heap_asset, is_heap_table, is_warehouse_table
+
+_log = logging.getLogger("heap_assets.privacy")
+
+_SETTLED_AFTER = timedelta(hours=6)
+"""So long a landed file that no record lists may be one that is just being landed."""
+_CHECKSUM = "heap_assets_crc32"
+_ARROW = "ARROW:schema"
+_MOST_ATTEMPTS = 20
+
+
+@dataclass
+class Walk:
+    """One pass over the lake.
+
+    Attributes
+    ----------
+    clean
+        Version by key of all objects that hold nothing of the people.
+    rewritten
+        Number of objects that this pass replaced.
+    unsettled
+        Objects that hold something and cannot be changed yet, with the reason.
+    """
+
+    clean: dict[str, str] = field(default_factory=dict)
+    rewritten: int = 0
+    unsettled: dict[str, str] = field(default_factory=dict)
+
+
+class LakeWalk:
+    """Erases people from every object of the lake except ledgers."""
+
+    def __init__(self, project: Project, people: People, journal: Journal) -> None:
+        self.project = project
+        self.store = project.lake.store
+        self.people = people
+        self.journal = journal
+        self.eraser = Eraser(people, project.rules_of_days)
+
+    def run(self, clean: Mapping[str, str] | None = None) -> Walk:
+        """Walk over all objects but those whose version `clean` has; returns what is clean now."""
+        walk = Walk(dict(clean or {}))
+        for landed in landed_parts(self.project.landing):
+            self._landed(landed, walk)
+        listed = {landed.part.key for landed in landed_parts(self.project.landing)}
+        for info in self._in_order(self.store.list()):
+            place = place_of(info.key)
+            if walk.clean.get(info.key) == info.etag or info.key in listed:
+                continue
+            if place.how == "landed":
+                self._unlisted(info, place, walk)
+            elif place.how == "rows":
+                self._rows(info, place, walk)
+            elif place.how == "text":
+                self._text(info, place, walk)
+            elif place.how == "cache" and self._is_stale(info):
+                self.store.delete(info.key)
+                walk.rewritten += 1
+        return walk
+
+    def finish(self) -> None:
+        """Delete the landed files in whose place others stand; nothing reads them any more."""
+        listed = {landed.part.key for landed in landed_parts(self.project.landing)}
+        for entry in self.journal.entries():
+            if entry.replaced_by and entry.key not in listed:
+                self.store.delete(entry.key)
+
+    def _landed(self, landed: LandedPart, walk: Walk) -> None:
+        key = landed.part.key
+        info = self.store.head(key)
+        if info is None or walk.clean.get(key) == info.etag:
+            return
+        rows, shape = self.store.scan_stored(key), self._shape(heap_asset(landed.table), "")
+        if not self.eraser.touches(rows, shape):
+            walk.clean[key] = info.etag
+            return
+        erased = self.eraser.erased(rows, shape)
+        if not erased.rows and not erased.cells:
+            walk.clean[key] = info.etag
+            return
+        stem = key.rpartition(".")[0].split("~")[0]
+        new = f"{stem}~{hashlib.sha256(f'{self.journal.root}{info.etag}'.encode()).hexdigest()[:12]}.parquet"
+        self.journal.add(Entry(key, info.etag, "landed rows", erased.rows, erased.cells, new))
+        rewrite_part(self.project.landing, landed, erased.frame.collect(engine="streaming"), new)
+        walk.rewritten += 1
+
+    def _unlisted(self, info: ObjectInfo, place: Place, walk: Walk) -> None:
+        """Treat a landed file that no record lists: what a killed landing left, or one that is just being landed."""
+        if not info.key.endswith(".parquet"):
+            self._text(info, place, walk)
+        elif any(entry.key == info.key and entry.replaced_by for entry in self.journal.entries()):
+            walk.clean[info.key] = info.etag  # deleted at the end
+        elif clock.now() - info.last_modified > _SETTLED_AFTER:
+            self._rows(info, place, walk)
+        elif self.eraser.touches(self.store.scan_stored(info.key), self._shape_of(info.key)):
+            walk.unsettled[info.key] = "it is just being landed, or its landing was killed"
+        else:
+            walk.clean[info.key] = info.etag
+
+    def _rows(self, info: ObjectInfo, place: Place, walk: Walk) -> None:
+        key, shape = info.key, self._shape_of(info.key)
+        for _ in range(_MOST_ATTEMPTS):
+            current = self.store.head(key)
+            if current is None:
+                return
+            rows = self.store.scan_stored(key)
+            if not self.eraser.touches(rows, shape):
+                walk.clean[key] = current.etag
+                return
+            erased = self.eraser.erased(rows, shape)
+            if not erased.rows and not erased.cells:
+                walk.clean[key] = current.etag
+                return
+            with self.store.staging(key) as path:
+                write_parquet(path, erased.frame, self._metadata(key))
+                self.journal.add(Entry(key, current.etag, place.name, erased.rows, erased.cells))
+                if self.store.replace(key, path, current):
+                    walk.rewritten += 1
+                    return
+        raise ConflictError(f"{self.store.uri(key)} was changed by others again and again: run the erasure again")
+
+    def _text(self, info: ObjectInfo, place: Place, walk: Walk) -> None:
+        counted: dict[str, int] = {}
+
+        def blanked(data: bytes | None) -> bytes | None:
+            if data is None:
+                return None
+            changed, requests = self.eraser.texts.blanked_bytes(data)
+            counted.clear()
+            counted.update({request: requests.count(request) for request in requests})
+            if not requests:
+                return None
+            self.journal.add(Entry(info.key, hashlib.sha256(data).hexdigest(), place.name, {}, counted))
+            return changed
+
+        self.store.update(info.key, blanked)
+        walk.rewritten += bool(counted)
+        if not counted and (read := self.store.head(info.key)):
+            walk.clean[info.key] = read.etag
+
+    def _metadata(self, key: str) -> dict[str, str]:
+        stored = pl.read_parquet_metadata(self.store.uri(key), storage_options=self.store.storage_options)
+        return {name: value for name, value in stored.items() if name not in (_ARROW, _CHECKSUM)}
+
+    def _is_stale(self, info: ObjectInfo) -> bool:
+        """Whether a cache may hold the people: identity's if anything did, an index of keys if its table did."""
+        touched = [entry for entry in self.journal.entries() if entry]
+        folder = info.key.partition("/_seen/")[0]
+        return any(entry.key.startswith(f"{folder}/") for entry in touched) if "/_seen/" in info.key else bool(touched)
+
+    @staticmethod
+    def _in_order(objects: Sequence[ObjectInfo]) -> list[ObjectInfo]:
+        """Return objects with caches last: whether they are stale is told by what was found elsewhere."""
+        return sorted(objects, key=lambda info: place_of(info.key).how == "cache")
+
+    def _shape_of(self, key: str) -> Shape:
+        """Return how the rows of an object name people."""
+        folder, _, name = key.rpartition("/")
+        day = name.removesuffix(".parquet")
+        parts = key.split("/")
+        if place_of(key).name == "landed rows set aside" or place_of(key).how == "landed":
+            table = self._table_of_folder.get("/".join(parts[:2]), parts[1])
+            shape = self._shape(heap_asset(table), "")
+            return Shape(shape.table, shape.owner, set_aside=place_of(key).how == "rows")
+        return self._shape(folder, day)
+
+    def _shape(self, asset: str, day: str) -> Shape:
+        project = self.project
+        if asset == MIGRATIONS:
+            return Shape(project.sources.get(asset), any_names=True)
+        if is_heap_table(asset) or asset in project.sources:
+            table = project.heap_source(asset) if is_heap_table(asset) else project.sources[asset]
+            return Shape(table, project.owner_column(asset))
+        if is_warehouse_table(asset):
+            return Shape()
+        return Shape(profiles=self.people.profiles.get(day) or self._any_day)
+
+    @cached_property
+    def _any_day(self) -> Mapping[str, str]:
+        """Profiles of all days but those that are another person's on the newest: for rows of no graph's day."""
+        days = sorted(self.people.profiles)
+        every = {profile: one for day in days for profile, one in self.people.profiles[day].items()}
+        newest = self.project.lake.newest_partition(GRAPH, clock.today())
+        if newest is None or not every:
+            return every
+        graph = self.project.lake.scan(GRAPH, str(newest)).filter(pl.col("profile_id").is_in(list(every)))
+        today = set(graph.select(pl.col("profile_id").unique()).collect()["profile_id"])
+        own = self.people.profiles.get(str(newest), {})
+        return {profile: one for profile, one in every.items() if profile not in today or profile in own}
+
+    @cached_property
+    def _table_of_folder(self) -> dict[str, str]:
+        return {"/".join(landed.part.key.split("/")[:2]): landed.table for landed in landed_parts(self.project.landing)}

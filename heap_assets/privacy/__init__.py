@@ -1,0 +1,64 @@
+"""Privacy: erasure with proof, tombstones, the register of places, and what of people a table holds."""
+
+from heap_assets.privacy.journal import Entry, Journal, Tally, tallies
+from heap_assets.privacy.people import Left, Named, Pair, People, Plan, people_of, plans, spelled
+from heap_assets.privacy.places import ELSEWHERE, PLACES, UNREGISTERED, Place, place_of, unregistered
+from heap_assets.privacy.proof import proof_of, proof_page
+from heap_assets.privacy.requests import OPEN, Request, Requests, State, closed, new_id, planned
+from heap_assets.privacy.rows import Erased, Eraser, Shape
+from heap_assets.privacy.texts import BLANKED, Texts
+from heap_assets.privacy.tombstones import (
+    PREFIX,
+    TombstoneReader,
+    Tombstones,
+    bury,
+    hash_of,
+    hashes_of,
+    keyed_hashes,
+    lift,
+    privacy_key,
+)
+
+__all__ = [
+    "BLANKED",
+    "ELSEWHERE",
+    "OPEN",
+    "PLACES",
+    "PREFIX",
+    "UNREGISTERED",
+    "Entry",
+    "Erased",
+    "Eraser",
+    "Journal",
+    "Left",
+    "Named",
+    "Pair",
+    "People",
+    "Place",
+    "Plan",
+    "Request",
+    "Requests",
+    "Shape",
+    "State",
+    "Tally",
+    "Texts",
+    "TombstoneReader",
+    "Tombstones",
+    "bury",
+    "closed",
+    "hash_of",
+    "hashes_of",
+    "keyed_hashes",
+    "lift",
+    "new_id",
+    "people_of",
+    "place_of",
+    "planned",
+    "plans",
+    "privacy_key",
+    "proof_of",
+    "proof_page",
+    "spelled",
+    "tallies",
+    "unregistered",
+]

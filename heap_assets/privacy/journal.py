@@ -1,0 +1,82 @@
+"""What an erasure did to each object, written before the object is replaced: a killed run goes on, with equal counts.
+
+`_privacy/erasures/<batch>/<hash>.json`, one for each object and version of it. An entry counts whether or not its
+object was replaced: if it was not, the next run does the same to the same version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Final
+
+from heap_assets.storage import Store, state_keys
+
+ROOT: Final = f"{state_keys.PRIVACY}/erasures"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object: its key and version, its place, and the rows and cells that went, by request.
+
+    `replaced_by`: the object that takes its place, where that is not of the same key: the old one is deleted last.
+    """
+
+    key: str
+    version: str
+    place: str
+    rows: Mapping[str, int] = field(default_factory=dict)
+    cells: Mapping[str, int] = field(default_factory=dict)
+    replaced_by: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.cells)
+
+
+class Journal:
+    """The entries of one batch of requests."""
+
+    def __init__(self, store: Store, batch: str) -> None:
+        self.store = store
+        self.root = f"{ROOT}/{batch}"
+
+    def add(self, entry: Entry) -> None:
+        """Write an entry; one of the same object and version is the same."""
+        name = hashlib.sha256(f"{entry.key}\x1f{entry.version}".encode()).hexdigest()[:32]
+        self.store.create(f"{self.root}/{name}.json", json.dumps(asdict(entry), sort_keys=True).encode())
+
+    def entries(self) -> Sequence[Entry]:
+        """Return all entries, by key and version."""
+        entries = [Entry(**json.loads(self.store.read(info.key))) for info in self.store.list(self.root)]
+        return sorted(entries, key=lambda entry: (entry.key, entry.version))
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What went of one request in one place: objects that held something, rows and cells."""
+
+    objects: int
+    rows: int
+    cells: int
+
+
+def tallies(entries: Sequence[Entry]) -> dict[str, dict[str, Tally]]:
+    """Return, for each request, its tally by place."""
+    objects: Counter[tuple[str, str]] = Counter()
+    rows: Counter[tuple[str, str]] = Counter()
+    cells: Counter[tuple[str, str]] = Counter()
+    for entry in entries:
+        for request in {*entry.rows, *entry.cells}:
+            objects[request, entry.place] += 1
+        for request, count in entry.rows.items():
+            rows[request, entry.place] += count
+        for request, count in entry.cells.items():
+            cells[request, entry.place] += count
+    by_request: dict[str, dict[str, Tally]] = {}
+    for request, place in sorted(objects):
+        key = request, place
+        by_request.setdefault(request, {})[place] = Tally(objects[key], rows[key], cells[key])
+    return by_request

@@ -1,0 +1,108 @@
+"""The register of places: everything that the platform keeps, what of a person is in it, and how it is erased.
+
+Erasure, export and retention walk it. What lies in the lake and is not registered is treated as a table that may name
+anybody, and is told in the proof; a test holds that nothing of ours is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from heap_assets import tables
+from heap_assets.storage import state_keys
+
+How = Literal["rows", "landed", "ledger", "cache", "text", "requests", "nothing"]
+"""rows: rows and cells of Parquet files. landed: files together with the record that lists them. ledger: by the engine
+of syncs. cache: deleted, and made again. text: values in the bytes are blanked. requests: by erasure itself. nothing:
+holds no value of a person by construction; the proof's scan looks at it all the same."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One kind of object in the lake: `holds` says in words what of people is in it."""
+
+    name: str
+    pattern: str
+    how: How
+    holds: str
+
+    def has(self, key: str) -> bool:
+        """Return whether an object is of this kind."""
+        return re.fullmatch(self.pattern, key) is not None
+
+
+def _state(prefix: str, below: str = ".*") -> str:
+    return f"{re.escape(prefix)}/{below}"
+
+
+def _table(path: str) -> str:
+    return rf"{re.escape(path)}(?:/.*)?\.parquet|{re.escape(path)}/.*"
+
+
+PLACES: Final = (
+    Place("landed rows set aside", _state(state_keys.LANDING, r".*/rejected-\d+[^/]*\.parquet"), "rows",
+          "rows that could not be read, as JSON"),
+    Place("index of landed keys", _state(state_keys.LANDING, r".*/_seen/.*"), "cache", "ids of events and users"),
+    Place("moved events", _state(state_keys.LANDING, r".*/moved[^/]*\.parquet"), "nothing", "ids of events"),
+    Place("landing records", _state(state_keys.LANDING, r"_dumps/.*"), "text", "file names, counts, reasons"),
+    Place("landed rows", _state(state_keys.LANDING), "landed", "rows of Heap's dumps"),
+    Place("exports read", _state(state_keys.EXPORTS, r".*\.parquet"), "rows", "fingerprints, and rows kept for a fold"),
+    Place("export log", _state(state_keys.EXPORTS), "text", "fingerprints of days"),
+    Place("catalogue", _state(state_keys.CATALOGUE), "text", "names of tables and columns"),
+    Place("warehouse reads", _state(state_keys.OBSERVED), "text", "times, counts and checksums"),
+    Place("links by input", _state(state_keys.IDENTITY, r"(?:extracted|standing)/.*\.parquet"), "rows",
+          "identifiers and their links"),
+    Place("identity state", _state(state_keys.IDENTITY), "cache", "all identifiers"),
+    Place("check results", _state(state_keys.CHECK_RESULTS), "text", "counts and keyed hashes"),
+    Place("sync ledgers and logs", _state(state_keys.SYNC), "ledger", "keys of destinations; keyed hashes of values"),
+    Place("quotas", _state(state_keys.QUOTAS), "nothing", "counts"),
+    Place("first runs", _state(state_keys.FIRST_RUNS), "text", "days"),
+    Place("publishing log", _state(state_keys.PUBLISHED), "text", "versions of days"),
+    Place("runs of other tools", _state(state_keys.REVERSE_ETL), "text", "ids of runs"),
+    Place("alerts", _state(state_keys.ALERTS), "text", "redacted messages"),
+    Place("status", _state(state_keys.STATUS), "text", "counts"),
+    Place("requests, proofs, tombstones, consent", _state(state_keys.PRIVACY), "requests",
+          "identifiers until a request is done; keyed hashes"),
+    Place("reports of dumps", _table(tables.DUMPS), "rows", "counts and reasons"),
+    Place("Heap's tables", rf"{tables.HEAP}.*\.parquet", "rows", "rows of users and of their events"),
+    Place("identity", rf"{tables.IDENTITY}.*\.parquet", "rows", "identifiers, links, profile ids"),
+    Place("profiles", _table(tables.PROFILES), "rows", "golden records"),
+    Place("audiences", _table(tables.AUDIENCES), "rows", "profile ids"),
+    Place("audit", _table(tables.AUDIT), "rows", "counts; names of tables"),
+    Place("own tables", r"(?:inbox|signals|analytics|live|privacy|heap_connect|status|sync|publish|reverse_etl)/.*"
+          r"\.parquet", "rows", "rows by profile id or identifier"),
+)  # fmt: skip
+"""In the order in which they are tried: the first that has an object is its place."""
+
+SOURCE_TABLE: Final = Place("tables of sources", r".*", "rows", "rows of warehouses and other systems")
+UNREGISTERED: Final = Place("not registered", r".*", "rows", "unknown")
+_LOCK: Final = re.compile(r"\.[^/]*")
+
+ELSEWHERE: Final = {
+    "Dagster's storage": "runs, events, metadata and logs hold counts and keyed hashes only; nothing is to be erased",
+    "dumps of Heap and tables of sources": "the buckets and warehouses that are read belong to others: ask them, or a "
+    "tombstone leaves the person out whenever they are read again",
+    "backups and versions of objects": "copies that the lake's own commands do not see; their retention ends them",
+    "reports that were sent": "status pages and alerts hold counts and keyed hashes only",
+}
+"""Places outside the lake, and what a proof says of them."""
+
+
+def place_of(key: str) -> Place:
+    """Return the place of an object of the lake; :data:`UNREGISTERED` if there is none."""
+    for place in PLACES:
+        if place.has(key):
+            return place
+    if key.endswith(".parquet") and tables.is_warehouse_table(key.rpartition("/")[0]):
+        return SOURCE_TABLE
+    return UNREGISTERED
+
+
+def unregistered(keys: Iterable[str]) -> Iterator[str]:
+    """Yield the keys of objects that the register does not know; locks and other hidden files are none."""
+    for key in keys:
+        if place_of(key) is UNREGISTERED and not _LOCK.fullmatch(key):
+            yield key

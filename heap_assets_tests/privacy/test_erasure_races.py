@@ -1,0 +1,193 @@
+"""Erasing while others write, killed anywhere, two people who share a device, many requests at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from heap_assets.activation import SyncSpec
+from heap_assets.activation.engine.lease import Lease
+from heap_assets.demo.server_process import ServerProcess
+from heap_assets.pipelines import delivery, erasure
+from heap_assets.pipelines.erasure_walk import LakeWalk
+from heap_assets.privacy import Journal, Named, Requests, State
+from heap_assets_tests.pipelines.delivery_world import DAY, World, users
+from heap_assets_tests.privacy.canary import BOB, CANARIES, USERS, ZOE, copied, places_of
+
+KILLS = int(os.environ.get("HEAP_ASSETS_ERASURE_KILLS", "8"))
+SYNC = "heap_user_properties: {properties: {Plan: plan}}"
+
+
+def confirmed(world: World, *pairs: tuple[str, str]) -> str:
+    request = erasure.request_erasure(world.project, pairs or (("email", ZOE),), request_id="er-2026-11-21-fixed")
+    erasure.confirm(world.project, request.id, "dpo")
+    return request.id
+
+
+def proof_of(world: World, request: str) -> dict[str, Any]:
+    return {k: v for k, v in erasure.proof(world.project, request).items() if k not in ("requested_at", "confirmed_at")}
+
+
+def test_killed_at_any_moment_and_run_again_the_proof_is_the_same(canary_base: World, tmp_path: Path) -> None:
+    """The same request under the same key, in copies of one lake."""
+    prepared = copied(canary_base, tmp_path / "prepared")
+    request = confirmed(prepared)
+    started = time.monotonic()
+    _erase_in_process(copied(prepared, tmp_path / "whole"))
+    seconds = time.monotonic() - started
+    whole = World(tmp_path / "whole", "{}")
+    expected = proof_of(whole, request)
+    stones = expected.pop("tombstones")
+    assert len(stones) == 5
+    chance = random.Random(7)
+    killed = 0
+    for number in range(KILLS):
+        world = copied(prepared, tmp_path / f"killed{number}")
+        for _ in range(chance.randint(1, 2)):
+            killed += _erase_in_process(world, chance.uniform(0.0, seconds * 0.6))
+        result = erasure.run(world.project, "again")
+        assert result.requests in ({request: "complete"}, {}), result
+        proof = proof_of(world, request)
+        assert len(proof.pop("tombstones")) == 5
+        assert proof == expected
+        assert places_of(world.folder / "lake", *CANARIES) == {}
+        shutil.rmtree(world.folder)
+    assert killed > KILLS // 2, "most were killed while they were at work"
+
+
+def _erase_in_process(world: World, after: float | None = None) -> bool:
+    settings = str(world.folder / "heap_assets.yaml")
+    command = [sys.executable, "-m", "heap_assets_tests.privacy.erase_process", settings]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        try:
+            process.wait(after)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return True
+        assert process.returncode == 0
+        return False
+
+
+def test_a_dump_that_lands_meanwhile_does_not_bring_the_person_back(canary_base: World, tmp_path: Path) -> None:
+    world = copied(canary_base, tmp_path / "world")
+    world.project.landing.reset("signup")
+    request = confirmed(world)
+    project = world.choose("{}").project
+    errors: list[BaseException] = []
+
+    def land() -> None:
+        try:
+            for manifest in project.landing.pending(project.source()):
+                project.landing.land(project.source(), manifest)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=land)
+    thread.start()
+    erasure.run(world.project, "run")
+    thread.join()
+    assert not errors
+    for _ in range(2):
+        erasure.run(world.project, "run")
+    assert Requests(world.lake.store).get(request).state is State.COMPLETE
+    assert places_of(world.folder / "lake", *CANARIES) == {}
+
+
+def test_what_others_write_while_the_lake_is_walked_is_read_again(
+    canary_base: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resolution that began before the erasure writes its graph once the walk has passed it."""
+    world = copied(canary_base, tmp_path / "world")
+    graph = world.lake.scan("identity/graph", str(DAY)).collect()
+    confirmed(world)
+    walked = LakeWalk.run
+    rounds: list[int] = []
+
+    def walk_and_be_overtaken(self: LakeWalk, clean: dict[str, str] | None = None) -> Any:
+        walk = walked(self, clean)
+        if not rounds:
+            world.lake.write("identity/graph", str(DAY), graph)
+        rounds.append(walk.rewritten)
+        return walk
+
+    monkeypatch.setattr(LakeWalk, "run", walk_and_be_overtaken)
+    erasure.run(world.project, "run")
+    assert len(rounds) > 2
+    assert places_of(world.folder / "lake", *CANARIES) == {}
+
+
+def test_a_sync_that_is_sending_leaves_the_request_open(
+    canary_base: World, tmp_path: Path, heap: ServerProcess
+) -> None:
+    world = copied(canary_base, tmp_path / "world", SYNC, heap.base_url)
+    heap.seed([ZOE, BOB, "ann@x.example", "cat@x.example"], app_id="11")
+    assert delivery.send(world.project, "heap_user_properties", DAY, "run").report.sent == 4
+    assert "_sync/heap_user_properties" in str(places_of(world.folder / "lake", ZOE)[ZOE])
+    request = confirmed(world)
+    spec = SyncSpec("heap_user_properties")
+    with Lease(world.lake.store, "heap_user_properties", "a run", spec.lease_ttl):
+        result = erasure.run(world.project, "run")
+    assert result.requests == {request: "erasing"}
+    assert list(result.unsettled) == ["_sync/heap_user_properties"]
+    assert erasure.run(world.project, "run").requests == {request: "complete"}
+    assert places_of(world.folder / "lake", *CANARIES) == {}
+    again = delivery.send(world.project, "heap_user_properties", DAY, "later", delivery.RunOptions(force=True))
+    assert again.report.sent == 0
+
+
+def test_one_of_two_people_who_share_a_device_is_erased(canary_base: World, tmp_path: Path) -> None:
+    """User 900 is Ann's visitor of the CRM; here Zoe's contact names it too, so that it is shared."""
+    world = copied(canary_base, tmp_path / "world")
+    contacts = world.lake.scan("warehouse/contacts", str(DAY)).collect()
+    both = contacts.with_columns(visitor=pl.when(pl.col("email") == ZOE).then(pl.lit("900")).otherwise("visitor"))
+    world.write("warehouse/contacts", DAY, both)
+    world.write("heap/users", DAY, users(*((one, ZOE) for one in USERS)))
+    for table in ("signup", "users"):
+        world.project.landing.reset(table)
+    shutil.rmtree(world.folder / "lake" / "_landing")
+    world.choose("{}").resolve(DAY)
+    request = erasure.request_erasure(world.project, [("email", ZOE)])
+    assert request.plan is not None
+    assert [(one.identifier, one.why) for one in request.plan.left] == [("900", "shared")]
+    erasure.confirm(world.project, request.id, "dpo")
+    erasure.run(world.project, "run")
+    assert places_of(world.folder / "lake", *CANARIES) == {}
+    signup = world.lake.scan("heap/events/signup", str(DAY)).collect()
+    assert signup["user_id"].to_list() == [1, 2]
+    after = world.lake.scan("warehouse/contacts", str(DAY)).collect()
+    assert after.filter(pl.col("visitor") == "900")["email"].to_list() == ["ann@x.example"]
+
+
+def test_a_thousand_requests_are_one_pass(canary_base: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = copied(canary_base, tmp_path / "world")
+    named = [("email", f"person{number}@y.example") for number in range(999)] + [("email", ZOE)]
+    ids = [f"er-{number:04d}" for number in range(1000)]
+    wishes = [erasure.Wish(Named((pair,)), request_id=one) for one, pair in zip(ids, named, strict=True)]
+    erasure.take_in(world.project, wishes)
+    erasure.confirm_all(world.project, ids, "dpo")
+    requests = Requests(world.lake.store)
+    walks: list[int] = []
+    walked = LakeWalk.run
+    monkeypatch.setattr(LakeWalk, "run", lambda self, clean=None: walks.append(1) or walked(self, clean))
+    result = erasure.run(world.project, "run")
+    assert set(result.requests.values()) == {"complete"}
+    assert len(walks) <= 3
+    assert places_of(world.folder / "lake", *CANARIES) == {}
+    assert len(requests.all()) == 1000
+    journal = Journal(world.lake.store, requests.get("er-0999").batch)
+    assert {name for entry in journal.entries() for name in entry.rows} == {"er-0999"}
+    assert json.loads(world.lake.store.read("_privacy/proofs/er-0001.json"))["places"] == {}
