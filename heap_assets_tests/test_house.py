@@ -41,8 +41,8 @@ ROOMS = {
     "report": "clock quality storage tables",
     "project": "activation analytics clock config errors http_client identity privacy profiles sources.heap_connect "
     "sources.inbox sources.warehouse storage tables",
-    "pipelines": "activation analytics clock config errors functions identity privacy profiles project quality redaction "
-    "sources.heap_bigquery sources.heap_connect sources.inbox sources.warehouse storage tables values versions",
+    "pipelines": "activation analytics clock config errors functions identity privacy profiles project quality "
+    "redaction sources.heap_bigquery sources.heap_connect sources.inbox sources.warehouse storage tables values versions",
     "live": "clock config errors pipelines project sources.inbox storage tables",
     "api": "activation analytics errors identity pipelines project storage tables",
     "orchestration": "machine activation alerts analytics clock config errors http_client identity pipelines privacy "
@@ -51,8 +51,8 @@ ROOMS = {
     "history": "orchestration",
     "demo": "activation alerts clock config errors identity orchestration pipelines project quality "
     "sources.heap_connect tables yaml_core",
-    "cli": "activation analytics clock config demo errors identity live orchestration pipelines privacy project quality "
-    "redaction report sources.heap_connect sources.warehouse storage tables values versions yaml_core",
+    "cli": "activation analytics clock config demo errors identity live orchestration pipelines privacy project "
+    "quality redaction report sources.heap_connect sources.warehouse storage tables values versions yaml_core",
 }
 """Every room with the rooms that it may import, in an order in which none imports a later one."""
 DOORS = ("pipelines", "orchestration", "demo")

@@ -9,7 +9,7 @@ from heap_assets.identity.decision_file import (
     read_decisions,
 )
 from heap_assets.identity.decision_links import DECISIONS_SOURCE
-from heap_assets.identity.decision_values import hashed_pairs, with_values
+from heap_assets.identity.decision_values import forget_values, hashed_pairs, with_values
 from heap_assets.identity.decisions import (
     DECISION_KINDS,
     Decision,
@@ -94,6 +94,7 @@ __all__ = [
     "decisions_of_table",
     "explain",
     "extract",
+    "forget_values",
     "hashed_pairs",
     "identity_values",
     "moved_often",

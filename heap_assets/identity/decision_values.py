@@ -46,6 +46,28 @@ def hashed_pairs(store: Store, pairs: Sequence[Pair]) -> list[Pair]:
     return hashed
 
 
+def forget_values(store: Store, pairs: Iterable[Pair]) -> int:
+    """Drop the values of identifiers; returns how many hashes stand for nobody now."""
+    dropped = {(kind, value.casefold()) for kind, value in pairs}
+    count = [0]
+
+    def without(before: bytes | None) -> bytes | None:
+        content = _parsed(store, before) if before else {"values": {}}
+        remaining = {
+            name: value
+            for name, value in content["values"].items()
+            if (name.partition(":")[0], value.casefold()) not in dropped
+        }
+        count[0] = len(content["values"]) - len(remaining)
+        if not count[0]:
+            return None
+        return json.dumps({**content, "values": remaining}, ensure_ascii=False, sort_keys=True).encode()
+
+    if store.exists(_KEY):
+        store.update(_KEY, without)
+    return count[0]
+
+
 def with_values(store: Store, decisions: Iterable[Decision]) -> tuple[list[Decision], list[Decision]]:
     """Return decisions with the values that their hashes stand for, and those that lack too many values to hold.
 

@@ -91,7 +91,7 @@ def request_erasure(
 
     Raises SettingsError for an identifier type that is not declared.
     """
-    named = Named(spelled(person, project.rules_of_days), spelled(also, project.rules_of_days))
+    named = Named(spelled(person, project.rules_of_settings), spelled(also, project.rules_of_settings))
     return take_in(project, [Wish(named, author, reason, source, request_id)])[0]
 
 
@@ -159,7 +159,7 @@ def confirm(project: Project, request_id: str, author: str, also: Iterable[Pair]
 def confirm_all(project: Project, request_ids: Sequence[str], author: str, also: Iterable[Pair] = ()) -> list[Request]:
     """Confirm several requests as :func:`confirm` does one."""
     requests = Requests(project.lake.store)
-    more = spelled(also, project.rules_of_days)
+    more = spelled(also, project.rules_of_settings)
 
     def confirmed(request: Request) -> Request:
         if request.state is not State.REQUESTED:

@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 
 from heap_assets.errors import HeapAssetsError
-from heap_assets.identity import blanked_decisions
+from heap_assets.identity import blanked_decisions, forget_values
 from heap_assets.pipelines.publishing import open_publisher, publish_day, published_tables, unpublished_days
 from heap_assets.privacy import PREFIX, Journal, Pair, spelled
 from heap_assets.project import Project
@@ -21,8 +21,9 @@ _log = logging.getLogger("heap_assets.privacy")
 
 def blank_files(project: Project, hashes: Mapping[Pair, str]) -> None:
     """Put tombstones in place of erased values in the files of decisions and of suppressed people; decisions stay."""
+    forget_values(project.lake.store, hashes)
     stones = {pair: f"{PREFIX}{stone}" for pair, stone in hashes.items()}
-    rules = project.rules_of_days
+    rules = project.rules_of_settings
     if (decisions := project.settings.identity.decisions) is not None:
         update_file(Path(decisions), lambda data: blanked_decisions(data or b"", Path(decisions), rules, stones))
     if (suppressed := project.settings.identity.suppressed) is not None:
@@ -35,8 +36,8 @@ def _without_values(project: Project, data: bytes, stones: Mapping[Pair, str]) -
     changed = False
     for row in rows:
         kind, value = row.get("identifier_type") or "", row.get("identifier") or ""
-        if kind in project.rules_of_days.types and value:
-            stone = stones.get(spelled([(kind, value)], project.rules_of_days)[0])
+        if kind in project.rules_of_settings.types and value:
+            stone = stones.get(spelled([(kind, value)], project.rules_of_settings)[0])
             changed |= stone is not None
             row["identifier"] = stone or value
     if not changed:

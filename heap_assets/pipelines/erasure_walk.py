@@ -18,10 +18,10 @@ import polars as pl
 from heap_assets import clock
 from heap_assets.errors import ConflictError
 from heap_assets.privacy import Entry, Eraser, Journal, People, Place, Shape, place_of
-from heap_assets.project import Project
+from heap_assets.project import Project, mapping_of, owner_column
 from heap_assets.sources.heap_connect import LandedPart, landed_parts, rewrite_part
-from heap_assets.storage import ObjectInfo, write_parquet
-from heap_assets.tables import GRAPH, MIGRATIONS, heap_asset, is_heap_table, is_warehouse_table
+from heap_assets.storage import ObjectInfo, state_keys, write_parquet
+from heap_assets.tables import GRAPH, MIGRATIONS, heap_asset, inbox_asset, is_warehouse_table
 
 _log = logging.getLogger("heap_assets.privacy")
 
@@ -59,7 +59,7 @@ class LakeWalk:
         self.store = project.lake.store
         self.people = people
         self.journal = journal
-        self.eraser = Eraser(people, project.rules_of_days)
+        self.eraser = Eraser(people, project.rules_of_settings)
 
     def run(self, clean: Mapping[str, str] | None = None) -> Walk:
         """Walk over all objects but those whose version `clean` has; returns what is clean now."""
@@ -75,6 +75,9 @@ class LakeWalk:
                 self._unlisted(info, place, walk)
             elif place.how == "rows":
                 self._rows(info, place, walk)
+            elif place.how == "spool":
+                if self.eraser.texts.blanked_bytes(self.store.read(info.key))[1]:
+                    walk.unsettled[info.key] = "it is just being taken in: it is in a table soon"
             elif place.how == "text":
                 self._text(info, place, walk)
             elif place.how == "cache" and self._is_stale(info):
@@ -192,9 +195,10 @@ class LakeWalk:
         project = self.project
         if asset == MIGRATIONS:
             return Shape(project.sources.get(asset), any_names=True)
-        if is_heap_table(asset) or asset in project.sources:
-            table = project.heap_source(asset) if is_heap_table(asset) else project.sources[asset]
-            return Shape(table, project.owner_column(asset))
+        if asset.startswith(f"{state_keys.INBOX}/"):  # its parts: _inbox/days/<table>/<day>
+            asset = inbox_asset(asset.split("/")[2])
+        if (table := mapping_of(project, asset)) is not None:
+            return Shape(table, owner_column(project, asset))
         if is_warehouse_table(asset):
             return Shape()
         return Shape(profiles=self.people.profiles.get(day) or self._any_day)

@@ -15,7 +15,7 @@ from heap_assets.config import BigQuerySource
 from heap_assets.errors import MissingInputError, SettingsError, SourceError
 from heap_assets.pipelines.snapshots import is_over, keep_or_carry
 from heap_assets.pipelines.table import ERASED, UNREADABLE, BuiltTable, Task
-from heap_assets.project import Project
+from heap_assets.project import Project, without_erased
 from heap_assets.sources.heap_bigquery import ExportLog, ExportState, HeapExport, LookBack, TableLook, WideExport
 from heap_assets.sources.heap_connect import MIGRATIONS_SCHEMA, OWN_COLUMNS, Missing, key_dtype, resolved
 from heap_assets.sources.warehouse import CONTENT_SCHEME, WarehouseError, content_digest, warehouse_of
@@ -137,7 +137,7 @@ def event_day(task: Task, table: str) -> BuiltTable:
     if day is None or not day.rows:
         return BuiltTable(pl.LazyFrame(schema=schema), inputs, {**notes, "bytes_billed": 0})
     rows, reading = open_export(project).read_day(table, task.day, columns, task.scratch / "day.parquet")
-    read, erased = project.without_erased(asset, conform(rows.frame, pl.Schema(schema)))
+    read, erased = without_erased(project, asset, conform(rows.frame, pl.Schema(schema)))
     notes |= {ERASED: erased} if erased else {}
     frame = read.sort("time", "event_id", "user_id")
     return BuiltTable(frame, inputs, {**notes, **rows.notes(), "bytes_billed": reading.bytes_billed or 0})
@@ -160,7 +160,7 @@ def users_of_day(task: Task) -> BuiltTable | None:
     users = users_read.unique("user_id", keep="first").join(
         ends.select(user_id="from_user_id", migrated_to="resolved_to").lazy(), on="user_id", how="left"
     )  # fmt: skip
-    users, erased = project.without_erased(USERS, users)
+    users, erased = without_erased(project, USERS, users)
     rows_of_day = users.sort("user_id").collect(engine="streaming")
     billed = (reading.bytes_billed or 0) + (moves_reading.bytes_billed or 0)
     notes = {**_observed(task.day, reading.observed_at, billed), **rows.notes()} | ({ERASED: erased} if erased else {})
@@ -173,7 +173,7 @@ def migrations_of_day(task: Task) -> BuiltTable | None:
         return keep_or_carry(task, MIGRATIONS, "the export")
     rows, reading = open_export(task.project).read_user_migrations(task.scratch / "moves.parquet")
     notes = {**_observed(task.day, reading.observed_at, reading.bytes_billed or 0), **rows.notes()}
-    moves, erased = task.project.without_erased(MIGRATIONS, rows.frame)
+    moves, erased = without_erased(task.project, MIGRATIONS, rows.frame)
     return _live_table(task, MIGRATIONS, _migrations(moves), notes | ({ERASED: erased} if erased else {}))
 
 

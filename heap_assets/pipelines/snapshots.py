@@ -18,7 +18,7 @@ from heap_assets import clock
 from heap_assets.config import WarehouseTable
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.pipelines.table import ERASED, VALUES_LOST, VALUES_LOST_IN, BuiltTable, Task
-from heap_assets.project import Project
+from heap_assets.project import Project, without_erased
 from heap_assets.redaction import redact_error
 from heap_assets.sources.warehouse import Observation, Refreshed, Shape, Tally, WarehouseError, refreshed
 from heap_assets.storage import Inputs, state_keys
@@ -113,7 +113,7 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> BuiltTable:
         else:
             _write(current.frame, path, table.relation)
         read = pl.scan_parquet(path)
-        remaining, erased = task.project.without_erased(asset, read)
+        remaining, erased = without_erased(task.project, asset, read)
         if remaining is not read:
             _write(remaining, path.with_name("remaining.parquet"), table.relation)
             path = path.with_name("remaining.parquet")

@@ -14,10 +14,10 @@ from typing import Final, Literal
 from heap_assets import tables
 from heap_assets.storage import state_keys
 
-How = Literal["rows", "landed", "ledger", "cache", "text", "requests", "nothing"]
+How = Literal["rows", "landed", "ledger", "cache", "text", "requests", "spool", "nothing"]
 """rows: rows and cells of Parquet files. landed: files together with the record that lists them. ledger: by the engine
-of syncs. cache: deleted, and made again. text: values in the bytes are blanked. requests: by erasure itself. nothing:
-holds no value of a person by construction; the proof's scan looks at it all the same."""
+of syncs. cache: deleted, and made again. text: values in the bytes are blanked. requests: by erasure itself. spool:
+left until it is in a table. nothing: holds no value of a person by construction."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,10 @@ PLACES: Final = (
     Place("landed rows", _state(state_keys.LANDING), "landed", "rows of Heap's dumps"),
     Place("exports read", _state(state_keys.EXPORTS, r".*\.parquet"), "rows", "fingerprints, and rows kept for a fold"),
     Place("export log", _state(state_keys.EXPORTS), "text", "fingerprints of days"),
+    Place("messages being taken in", _state(state_keys.INBOX, r"spool(?:/.*)?"), "spool", "messages as they came"),
+    Place("messages", _state(state_keys.INBOX, r".*\.parquet"), "rows", "messages as they came"),
+    Place("inbox records", _state(state_keys.INBOX), "text", "counts, times"),
+    Place("values of hashed decisions", _state(state_keys.DECISIONS), "text", "identifiers that decisions name"),
     Place("catalogue", _state(state_keys.CATALOGUE), "text", "names of tables and columns"),
     Place("warehouse reads", _state(state_keys.OBSERVED), "text", "times, counts and checksums"),
     Place("links by input", _state(state_keys.IDENTITY, r"(?:extracted|standing)/.*\.parquet"), "rows",

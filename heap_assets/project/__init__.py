@@ -3,6 +3,7 @@
 from heap_assets.project.allowed_hosts import allowed_hosts, check_publish_hosts, refused_hosts
 from heap_assets.project.inbox import folded_columns, table_columns
 from heap_assets.project.names import PLAIN_NAMES, Names
+from heap_assets.project.ownership import mapping_of, owner_column, without_erased
 from heap_assets.project.project import CATALOGUE_KEY, Project, is_writable, load_catalogue, open_project, s3_access
 from heap_assets.project.settings import load_settings, parse_settings, settings_schema
 
@@ -17,10 +18,13 @@ __all__ = [
     "is_writable",
     "load_catalogue",
     "load_settings",
+    "mapping_of",
     "open_project",
+    "owner_column",
     "parse_settings",
     "refused_hosts",
     "s3_access",
     "settings_schema",
     "table_columns",
+    "without_erased",
 ]

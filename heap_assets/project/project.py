@@ -38,6 +38,7 @@ from heap_assets.profiles import Audience, Condition
 from heap_assets.project.allowed_hosts import allowed_hosts
 from heap_assets.project.inbox import check_folded_column, mappings_of, message_sources, message_tables
 from heap_assets.project.names import PLAIN_NAMES, Names
+from heap_assets.project.ownership import without_erased
 from heap_assets.project.settings import identifier_rule, leave_out_rules, load_settings, parsed_audiences
 from heap_assets.sources.heap_connect import (
     Catalogue,
@@ -69,7 +70,6 @@ from heap_assets.tables import (
     USERS,
     WAREHOUSE_SOURCE,
     heap_asset,
-    is_heap_table,
     is_inbox_table,
     is_warehouse_table,
     source_of,
@@ -166,30 +166,8 @@ class Project:
         """What was erased and is left out whenever it comes again."""
         return TombstoneReader(self.lake.store, self.settings.privacy.key_bytes)
 
-    def without_erased(self, asset: str, rows: pl.LazyFrame) -> tuple[pl.LazyFrame, int]:
-        """Return rows of a source table without those of erased people, and how many these are."""
-        table = self.heap_source(asset) if is_heap_table(asset) else self.sources.get(asset)
-        if table is None:
-            return rows, 0
-        return self.tombstones.current().without_erased(
-            rows, table, self.rules_of_days, self.owner_column(asset), any_names=asset == MIGRATIONS
-        )
-
     def _landed_without_erased(self, table: str, rows: pl.DataFrame) -> pl.DataFrame:
-        return self.without_erased(heap_asset(table), rows.lazy())[0].collect()
-
-    def heap_source(self, asset: str) -> SourceTable:
-        """Return how a Heap table names people, also one that the catalogue does not have."""
-        if (mapped := self.sources.get(asset)) is not None:
-            return mapped
-        return SourceTable(asset, "event", self._heap_mappings(self.heap_tables.get(asset, asset), "events"), "time")
-
-    def owner_column(self, asset: str) -> str | None:
-        """Return the column that says whose a row of a source table is, before all other identifiers."""
-        if is_heap_table(asset):
-            return "user_id"
-        table = self.settings.source_tables.get(warehouse_table(asset))
-        return table.key if table else None
+        return without_erased(self, heap_asset(table), rows.lazy())[0].collect()
 
     def source(self) -> DumpSource:
         """Open the bucket or folder that Heap Connect writes to."""
@@ -286,10 +264,12 @@ class Project:
     def event_sources(self) -> dict[str, SourceTable]:
         """Lake asset of every event table to how it names people."""
         tables = {
-            heap_asset(table): SourceTable(heap_asset(table), "event", self._heap_mappings(table, "events"), "time")
+            heap_asset(table): SourceTable(heap_asset(table), "event", self.heap_mappings(table, "events"), "time")
             for table in self.event_tables
         }
-        return tables | ({} if self.settings.inbox is None else message_sources(self.settings.inbox, self.rules_of_settings))
+        return tables | (
+            {} if self.settings.inbox is None else message_sources(self.settings.inbox, self.rules_of_settings)
+        )
 
     @cached_property
     def snapshot_sources(self) -> dict[str, SourceTable]:
@@ -297,7 +277,7 @@ class Project:
         users = SourceTable(
             USERS,
             "snapshot",
-            self._heap_mappings("users", "users"),
+            self.heap_mappings("users", "users"),
             "joindate",
             authoritative=((HEAP_USER_ID, HEAP_IDENTITY),),
         )
@@ -349,7 +329,7 @@ class Project:
                     check_folded_column(self.settings.inbox, table, column, where)
         for table in self.settings.heap.identifiers:
             catalogued = self.catalogue.columns(table)
-            for mapping in self._heap_mappings(table, table) if catalogued is not None else ():
+            for mapping in self.heap_mappings(table, table) if catalogued is not None else ():
                 for column in mapping.columns:
                     if column.partition(".")[0] not in (catalogued or ()):
                         raise SettingsError(
@@ -423,7 +403,7 @@ class Project:
                         f"{source} holds a {kind}"
                     )
 
-    def _heap_mappings(self, table: str, fallback: str) -> tuple[ColumnMapping, ...]:
+    def heap_mappings(self, table: str, fallback: str) -> tuple[ColumnMapping, ...]:
         chosen = self.settings.heap.identifiers
         mapping = chosen.get(table) or chosen.get(fallback) or HEAP_DEFAULT_IDENTIFIERS[fallback]
         declared_types = set(self.rules.types)
