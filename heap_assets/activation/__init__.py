@@ -26,6 +26,7 @@ from heap_assets.activation.engine.hashing import has_salt, hashed_key, hashed_k
 from heap_assets.activation.engine.inquiry import planned_for, values_of
 from heap_assets.activation.engine.lease import LeaseHeldError
 from heap_assets.activation.engine.limits import Hint, Limits, Quota, Rate
+from heap_assets.activation.engine.live import LiveSender, live_run_id
 from heap_assets.activation.engine.log import Log, fold
 from heap_assets.activation.engine.maintenance import (
     forget,
@@ -70,6 +71,7 @@ __all__ = [
     "JwtBearer",
     "LeaseHeldError",
     "Limits",
+    "LiveSender",
     "Log",
     "Mode",
     "OAuth",
@@ -119,6 +121,7 @@ __all__ = [
     "heap_deletion",
     "keys_behind",
     "keys_of_people",
+    "live_run_id",
     "newest_profiles_day",
     "newest_users",
     "planned_for",

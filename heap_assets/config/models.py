@@ -269,6 +269,14 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _live_syncs_send_profiles(self) -> Settings:
+        for name, sync in self.sync.items():
+            if sync.live and (sync.source != "profiles" or self.inbox is None):
+                needs = "it sends rows of a table" if self.inbox is not None else "there is no `inbox:` section"
+                raise ValueError(f"sync.{name}.live is true, but {needs}: only profiles follow messages as they come")
+        return self
+
+    @model_validator(mode="after")
     def _traits_of_syncs_exist(self) -> Settings:
         columns = {*self.profiles.columns, "profile_id", "first_seen", "last_seen"}
         for name, sync in self.sync.items():

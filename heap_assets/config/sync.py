@@ -80,6 +80,10 @@ class SyncSettings(Section):
         default=None, ge=0, le=1, description="Share of rejected rows above which a check fails; checks.sync_rejected"
     )
     guard: SyncGuard = Field(default=SyncGuard(), description="Changes above which a run asks for confirmation")
+    live: bool = Field(
+        default=False,
+        description="Changed profiles are sent as soon as messages change them (docs/live.md); of syncs of profiles",
+    )
     consent: str | None = Field(
         default=None, description="Boolean trait or column; without true a row is not sent, and a member is removed"
     )

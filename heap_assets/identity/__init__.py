@@ -27,6 +27,7 @@ from heap_assets.identity.explain.explain import Explanation, explain
 from heap_assets.identity.explain.query import Outcome
 from heap_assets.identity.explain.what_if import what_if
 from heap_assets.identity.extract import MappedColumn, extract, own_identify_links, resolve_path
+from heap_assets.identity.neighbourhood import LinkIndex, Neighbourhood, identifier_hashes, row_identifiers
 from heap_assets.identity.normalise import identity_values, normalised, suppressed_values, why_not
 from heap_assets.identity.quality import Quality, quality
 from heap_assets.identity.review import REVIEW, moved_often, review
@@ -71,9 +72,11 @@ __all__ = [
     "Explanation",
     "IdentifierRule",
     "IdentityTables",
+    "LinkIndex",
     "LinksError",
     "MappedColumn",
     "MemoryLimitError",
+    "Neighbourhood",
     "Outcome",
     "Quality",
     "Resolution",
@@ -96,6 +99,7 @@ __all__ = [
     "extract",
     "forget_values",
     "hashed_pairs",
+    "identifier_hashes",
     "identity_values",
     "moved_often",
     "normalised",
@@ -107,6 +111,7 @@ __all__ = [
     "resolve",
     "resolve_path",
     "review",
+    "row_identifiers",
     "suppressed_values",
     "user_migrations_table",
     "users_table",

@@ -109,6 +109,8 @@ class LiveService:
         del app
         if left := self.writer.take_over():
             _LOG.info("%d segments of services that were killed are taken over", left)
+            with contextlib.suppress(HeapAssetsError, OSError):  # they are tried again, and said so
+                self.landed += await asyncio.to_thread(self.writer.land)
         tasks = [asyncio.create_task(self._land_until_cancelled())]
         if self.follower is not None:
             tasks.append(asyncio.create_task(self.follower.run()))

@@ -107,7 +107,7 @@ def _due(project: Project, asset: str, parts: dict[date, list[Part]], every: lis
             if tried == _NEVER or _newest(parts, day) > tried:
                 yield day
             continue
-        if _rests(project, day, tried) or _newest(parts, day) < tried - _MARGIN:
+        if _rests(project, day, tried) or _newest(parts, day) + _MARGIN < tried:
             continue
         partition = lake.find(asset, str(day))
         if partition is None or partition.inputs.versions != dict(day_inputs(store, table, day).versions):

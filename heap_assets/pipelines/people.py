@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -114,32 +114,27 @@ def _previous_graph(project: Project, day: date) -> tuple[pl.LazyFrame | None, M
 def profiles_of_day(project: Project, day: date) -> BuiltTable:
     """Return the golden records of a day; `MissingInputError` before its graph is resolved."""
     lake, traits = project.lake, project.settings.profiles.traits
-    newest_days = _newest_days(project, day)
+    newest_days = newest_trait_days(project, day)
     tables = project.settings.snapshot_tables
     sources = {
-        _trait_name(asset): TraitSource(
+        trait_name(asset): TraitSource(
             lake.scan(asset, str(newest)),
             project.snapshot_sources[asset],
-            "last_modified" if asset == USERS else tables[_trait_name(asset)].updated_at,
+            "last_modified" if asset == USERS else tables[trait_name(asset)].updated_at,
         )
         for asset, newest in newest_days.items()
     }
-    rules = [
-        TraitRule(name, tuple(s for s in trait.sources if s.partition(".")[0] in sources), Choose(trait.choose))
-        for name, trait in traits.items()
-    ]
-    usable_rules = [rule for rule in rules if rule.sources]
+    usable_rules, missing = trait_rules(project, sources)
     golden = golden_records(
         lake.scan(GRAPH, str(day)),
         sources,
         usable_rules,
         project.rules,
         lake.scan(CONFLICTS, str(day)),
-        _merged_away(lake.scan(USERS, str(newest_days[USERS]))),
+        merged_away(lake.scan(USERS, str(newest_days[USERS]))),
     )
-    missing = [rule.name for rule in rules if not rule.sources]
     typed_profiles = _typed_as_before(
-        lake, day, _with_empty_traits(golden.frame, missing), {*missing, *golden.set_aside}
+        lake, day, with_empty_traits(golden.frame, missing), {*missing, *golden.set_aside}
     )
     events_window = window(project, day)
     events = {f"{heap_asset(table)}@{key}": version for table, key, version in _event_versions(lake, events_window)}
@@ -220,9 +215,9 @@ def _sizes(table: pl.DataFrame, names: Sequence[str]) -> dict[str, int]:
 def audit_of_day(project: Project, day: date) -> BuiltTable:
     """Return the audit of a day in long form: metric, subject, value, share."""
     lake = project.lake
-    newest_days = _newest_days(project, day)
+    newest_days = newest_trait_days(project, day)
     audited = {
-        _trait_name(asset): AuditedTable(lake.scan(asset, str(newest)), project.snapshot_sources[asset])
+        trait_name(asset): AuditedTable(lake.scan(asset, str(newest)), project.snapshot_sources[asset])
         for asset, newest in newest_days.items()
         if asset != USERS and project.snapshot_sources[asset].mappings  # others identify nobody
     }
@@ -238,7 +233,20 @@ def audit_of_day(project: Project, day: date) -> BuiltTable:
     return BuiltTable(report.lazy(), _inputs(project, day, newest_days, project.rules.digest), audit_figures(report))
 
 
-def _newest_days(project: Project, day: date) -> dict[str, date]:
+def trait_rules(project: Project, sources: Collection[str]) -> tuple[list[TraitRule], list[str]]:
+    """Return the traits that can be made from the tables that were read, and the names of the others."""
+    rules = [
+        TraitRule(name, tuple(s for s in trait.sources if s.partition(".")[0] in sources), Choose(trait.choose))
+        for name, trait in project.settings.profiles.traits.items()
+    ]
+    return [rule for rule in rules if rule.sources], [rule.name for rule in rules if not rule.sources]
+
+
+def newest_trait_days(project: Project, day: date) -> dict[str, date]:
+    """Return the tables that may give traits, each with its newest day up to a day.
+
+    Raises MissingInputError without Heap's users.
+    """
     tables = project.settings.snapshot_tables
     assets = [USERS, *(warehouse_asset(name) for name in tables)]
     newest = {asset: project.lake.newest_partition(asset, day) for asset in assets}
@@ -247,18 +255,19 @@ def _newest_days(project: Project, day: date) -> dict[str, date]:
     return {asset: partition for asset, partition in newest.items() if partition is not None}
 
 
-def _merged_away(users: pl.LazyFrame) -> pl.Series:
+def merged_away(users: pl.LazyFrame) -> pl.Series:
     """Return the Heap identities of which every user has migrated into another one."""
     is_migrated = pl.col("migrated_to").is_not_null().all()
     identities = users.filter(pl.col("identity").is_not_null()).group_by("identity").agg(is_migrated)
     return identities.filter("migrated_to").select("identity").collect()["identity"]
 
 
-def _trait_name(asset: str) -> str:
+def trait_name(asset: str) -> str:
+    """Return what traits call a table."""
     return "users" if asset == USERS else warehouse_table(asset)
 
 
-def _with_empty_traits(frame: pl.LazyFrame, missing: list[str]) -> pl.LazyFrame:
+def with_empty_traits(frame: pl.LazyFrame, missing: list[str]) -> pl.LazyFrame:
     """Add null columns for traits whose tables were never read, because syncs map them."""
     null = pl.lit(None, dtype=pl.String)
     return frame.with_columns(null.alias(name) for trait in missing for name in (trait, f"{trait}__source"))

@@ -25,13 +25,19 @@ from heap_assets.errors import DeliveryError
 from heap_assets.machine import machine, process_start
 from heap_assets.storage import ObjectInfo, Store, state_keys
 
+LIVE = "live-"
+"""How the ids of live senders begin, which hold leases for moments: a run waits for them."""
+_PATIENCE_SECONDS = 60.0
+_POLL_SECONDS = 0.05
 _LOG = logging.getLogger(__name__)
 _FILES_KEPT = 5
 _NUMBERED = re.compile(r"/([0-9]{1,18})\.json$")
 
 
 class LeaseHeldError(DeliveryError):
-    """Somebody else is sending; the message names the run."""
+    """Somebody else is sending; the message names the run. `by_live`: a live sender, for a moment."""
+
+    by_live = False
 
 
 class LeaseLostError(DeliveryError):
@@ -85,7 +91,7 @@ class Lease:
         self.previous_fence = 0
 
     def __enter__(self) -> Lease:
-        self.fence, self.previous, self.previous_fence = self._acquire()
+        self.fence, self.previous, self.previous_fence = self._acquire_from_live()
         self._thread = threading.Thread(target=self._beat_until_stopped, name=f"lease-{self.fence}", daemon=True)
         self._thread.start()
         return self
@@ -105,6 +111,17 @@ class Lease:
             self._lost = "its heartbeat could not be written in time"
         if self._lost is not None:
             raise LeaseLostError(f"{self._root}: run {self._run_id} lost its lease {self.fence}: {self._lost}")
+
+    def _acquire_from_live(self) -> tuple[int, Holder | None, int]:
+        """Take the lease; a run waits while a live sender holds it, which is for moments."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return self._acquire()
+            except LeaseHeldError as error:
+                if self._run_id.startswith(LIVE) or not error.by_live or time.monotonic() > deadline:
+                    raise
+            time.sleep(_POLL_SECONDS)
 
     def _acquire(self) -> tuple[int, Holder | None, int]:
         leases = _leases(self._store, self._root)
@@ -136,11 +153,13 @@ class Lease:
         return info.last_modified if info else datetime.now(UTC)
 
     def _held_error(self, holder: Holder) -> LeaseHeldError:
-        return LeaseHeldError(
+        error = LeaseHeldError(
             f"{self._root}: run {holder.run_id} (process {holder.pid}) is sending since its lease was taken and was "
             f"last heard of at {holder.heartbeat:%Y-%m-%d %H:%M:%S} UTC. Wait for it, or stop it; if it died, its "
             f"lease ends {holder.ttl:.0f} s after that"
         )
+        error.by_live = holder.run_id.startswith(LIVE)
+        return error
 
     def _me(self, *, released: bool = False) -> Holder:
         pid = os.getpid()

@@ -103,6 +103,7 @@ class Log:
         self._sequence = 0
         self._lock = threading.Lock()
         self._own: dict[str, pl.DataFrame] = {}
+        self._written: list[str] = []
         self._own_rows = 0
 
     def batch(self) -> str:
@@ -120,6 +121,7 @@ class Log:
         if not self.store.create(f"{self.root}/log/{batch}-{kind}.parquet", data):
             raise DeliveryError(f"{self.root}/log: segment {batch}-{kind} exists already; two writers are at work")
         with self._lock:
+            self._written.append(f"{batch}-{kind}.parquet")
             if self._own_rows + len(frame) <= _OWN_ROWS:
                 self._own[f"{batch}-{kind}.parquet"] = frame
                 self._own_rows += len(frame)
@@ -128,6 +130,10 @@ class Log:
         """Return the names of all segments, in order, bases left out."""
         names = [info.key.rsplit("/", 1)[-1] for info in self.store.list(f"{self.root}/log")]
         return [name for name in names if not name.endswith(f"-{_BASE}.parquet")]
+
+    def own_segments(self) -> list[str]:
+        """Return the names of the segments that this writer wrote, in order, bases left out."""
+        return sorted(self._written)
 
     def base(self) -> Snapshot:
         """Return the newest compacted state, empty if the log was never compacted."""

@@ -14,6 +14,7 @@ from typing import Any, cast
 import polars as pl
 
 from heap_assets.activation.engine.hashing import hashed_keys
+from heap_assets.activation.engine.lease import LIVE
 from heap_assets.activation.engine.log import FIELD, field_names
 from heap_assets.activation.engine.report import Status, SyncReport
 from heap_assets.activation.engine.spec import SyncSpec
@@ -103,14 +104,15 @@ def first_sent(store: Store, sync: str) -> datetime | None:
 def usual_runs(store: Store, sync: str) -> pl.DataFrame:
     """Return the last runs that sent what they meant to, oldest first: up to :data:`MEDIAN_OF`.
 
-    A run that asked for confirmation is none of them, or asking often enough would be an answer.
+    A run that asked for confirmation is none of them, or asking often enough would be an answer. Nor is what was sent
+    live, a few rows a minute.
     """
     keys = [i.key for i in store.list(f"{state_keys.SYNC}/{sync}/runs")]
     keys.sort(key=lambda key: key.rsplit("/", 1)[-1], reverse=True)
     frames: list[pl.DataFrame] = []
     for key in keys:
         frame = read_table(store, key)
-        if frame is not None and frame["status"][0] in _SENT:
+        if frame is not None and frame["status"][0] in _SENT and not frame["run_id"][0].startswith(LIVE):
             frames.append(frame)
         if len(frames) == MEDIAN_OF:
             break

@@ -59,6 +59,14 @@ def land_parts(store: Store, segment: str, records: Iterable[Mapping[str, Any]])
 
     Written again, the parts are the same under the same names.
     """
+    rows = _rows_by_table_and_day(records)
+    for (table, day), part_rows in sorted(rows.items()):
+        schema = REFUSED_SCHEMA if table == REFUSED else PART_SCHEMA
+        write_part(store, f"{DAYS}/{table}/{day}/{segment}.parquet", pl.DataFrame(part_rows, schema, orient="row"))
+    return sum(map(len, rows.values()))
+
+
+def _rows_by_table_and_day(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, date], list[tuple[Any, ...]]]:
     rows: dict[tuple[str, date], list[tuple[Any, ...]]] = {}
     for record in records:
         received = datetime.fromisoformat(record["received_at"])
@@ -72,10 +80,16 @@ def land_parts(store: Store, segment: str, records: Iterable[Mapping[str, Any]])
             own = {**message, "time": time, "received_at": received, "source": record["source"], "body": body}
             row = tuple(own.get(name) for name in INBOX_COLUMNS)
             rows.setdefault((message["table"], time.date()), []).append(row)
-    for (table, day), part_rows in sorted(rows.items()):
-        schema = REFUSED_SCHEMA if table == REFUSED else PART_SCHEMA
-        write_part(store, f"{DAYS}/{table}/{day}/{segment}.parquet", pl.DataFrame(part_rows, schema, orient="row"))
-    return sum(map(len, rows.values()))
+    return rows
+
+
+def message_frames(records: Iterable[Mapping[str, Any]]) -> dict[str, pl.DataFrame]:
+    """Return messages by their table, as parts have them; those that could not be taken are left out."""
+    by_table: dict[str, list[tuple[Any, ...]]] = {}
+    for (table, _), rows in _rows_by_table_and_day(records).items():
+        if table != REFUSED:
+            by_table.setdefault(table, []).extend(rows)
+    return {table: pl.DataFrame(rows, PART_SCHEMA, orient="row") for table, rows in by_table.items()}
 
 
 def stored_parts(store: Store, table: str, day: date | None = None) -> list[Part]:

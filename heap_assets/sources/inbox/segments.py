@@ -48,10 +48,14 @@ class Arrival:
     received: datetime
     messages: Sequence[Message]
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a record of a segment holds."""
+        return {"source": self.source, "received_at": self.received.isoformat(), "messages": self.messages}
+
     def record(self) -> bytes:
         """Return the arrival as a record of a segment, without its head."""
-        at = self.received.isoformat()
-        return orjson.dumps({"source": self.source, "received_at": at, "messages": self.messages})
+        return orjson.dumps(self.facts)
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,182 @@
+"""The live loop: what came in becomes changed profiles, and these go out; in a thread beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import polars as pl
+
+from heap_assets.errors import HeapAssetsError, MissingInputError
+from heap_assets.pipelines.live_delivery import LiveDelivery
+from heap_assets.pipelines.live_profiles import Changed, LiveProfiles, base_versions
+from heap_assets.project import Project
+from heap_assets.sources.inbox import Arrival, message_frames
+from heap_assets.tables import inbox_asset
+
+_LOG: Final = logging.getLogger("heap_assets.live")
+_BASE_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 5.0
+_MOST_MESSAGES: Final = 5_000
+"""Messages of one step: more wait for the next."""
+_LANDING_SECONDS: Final = 15.0
+"""So long, beside two rolls of a segment, until what is on disk is in the lake."""
+_LATENCIES: Final = 10_000
+
+Watcher = Callable[[Mapping[str, Any]], None]
+"""Is told of each step: what came, who it became, what went out; without values."""
+
+
+@dataclass
+class LiveLoop:
+    """Follows messages of one service."""
+
+    project: Project
+    interval: float
+    watcher: Watcher | None = None
+    _arrivals: deque[tuple[float, Arrival]] = field(default_factory=deque)
+    _recent: deque[tuple[float, Arrival]] = field(default_factory=deque)
+    """What was applied, and may not be in the lake yet: applied again to a base that is loaded anew."""
+    _waiting_since: deque[float] = field(default_factory=deque)
+    _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
+    _profiles: LiveProfiles | None = None
+    _delivery: LiveDelivery | None = None
+    _checked_at: float = 0.0
+    state: str = "starting"
+    messages: int = 0
+    changed: int = 0
+    sent: int = 0
+
+    def arrived(self, arrivals: Sequence[Arrival]) -> None:
+        """Take what is on disk by now."""
+        now = time.monotonic()
+        self._arrivals.extend((now, arrival) for arrival in arrivals)
+
+    async def run(self) -> None:
+        """Follow until cancelled; then store what is kept."""
+        try:
+            while True:
+                started = time.monotonic()
+                pause = await asyncio.to_thread(self._guarded_step)
+                await asyncio.sleep(max(pause - (time.monotonic() - started), 0.02))
+        finally:
+            if self._delivery is not None:
+                self._delivery.close()
+
+    def _guarded_step(self) -> float:
+        try:
+            self.step()
+        except MissingInputError as error:
+            self.state, self._profiles = f"waits: {error}", None
+            return _RETRY_SECONDS
+        except Exception as error:  # whatever it was, what came is on disk: everything is read anew
+            self.state, self._profiles = f"starts again after {type(error).__name__}", None
+            text = str(error) if isinstance(error, HeapAssetsError) else type(error).__name__
+            _LOG.exception("live profiles are loaded anew: %s", text)
+            return _RETRY_SECONDS
+        return self.interval
+
+    def step(self) -> None:
+        """Load the base if it is another, apply what came, send what changed."""
+        changed = None
+        if self._profiles is None or self._is_outdated():
+            changed = self._load()
+        assert self._profiles is not None
+        assert self._delivery is not None
+        arrivals = self._taken()
+        if arrivals:
+            self._recent.extend(arrivals)
+            changed = self._apply([arrival for _, arrival in arrivals], [at for at, _ in arrivals])
+            self.messages += sum(len(arrival.messages) for _, arrival in arrivals)
+        self._forget_landed()
+        reports = list(self._delivery.send())
+        self.sent += sum(report.sent for report in reports)
+        if not self.queue_length:
+            now = time.monotonic()
+            self._latencies.extend(now - at for at in self._waiting_since)
+            self._waiting_since.clear()
+        blocked = {sync.name: sync.blocked_by for sync in self._delivery.syncs if sync.blocked_by}
+        self.state = "; ".join(f"{name}: {why}" for name, why in blocked.items()) or "following"
+        if self.watcher is not None and (arrivals or reports):
+            self.watcher(
+                {
+                    "messages": len(arrivals),
+                    "people": len(changed.now) if changed is not None else 0,
+                    "sent": {report.sync: report.sent for report in reports},
+                    "waiting": {sync.name: len(sync.waiting) for sync in self._delivery.syncs},
+                    "state": self.state,
+                }
+            )
+
+    def _forget_landed(self) -> None:
+        inbox = self.project.settings.inbox
+        kept = _LANDING_SECONDS + 2 * (inbox.roll_seconds if inbox else 0.0)
+        while self._recent and time.monotonic() - self._recent[0][0] > kept:
+            self._recent.popleft()
+
+    def _queue(self, changed: Changed | None, times: Sequence[float]) -> None:
+        assert self._delivery is not None
+        if changed is not None and (len(changed.now) or len(changed.before)):
+            self.changed += len(changed.now)
+            self._delivery.queue(changed)
+            self._waiting_since.extend(times)
+
+    def _load(self) -> Changed | None:
+        """Load the newest base, with the messages that are not in it."""
+        waiting = {s.name: (s.waiting, s.before) for s in self._delivery.syncs} if self._delivery is not None else {}
+        if self._delivery is not None:
+            self._delivery.close()
+        self._profiles = LiveProfiles(self.project)
+        self._delivery = LiveDelivery(self.project, self._profiles)
+        for sync in self._delivery.syncs:
+            sync.waiting, sync.before = waiting.get(sync.name, (set(), {}))
+        self._checked_at = time.monotonic()
+        self._queue(self._profiles.apply(self._profiles.backlog), [])
+        self._profiles.backlog = {}
+        return self._apply([arrival for _, arrival in self._recent], [])
+
+    def _apply(self, arrivals: Sequence[Arrival], times: Sequence[float]) -> Changed | None:
+        assert self._profiles is not None
+        frames = message_frames(arrival.facts for arrival in arrivals)
+        changed = self._profiles.apply({inbox_asset(table): rows for table, rows in frames.items()})
+        self._queue(changed, times)
+        return changed
+
+    def _is_outdated(self) -> bool:
+        if time.monotonic() - self._checked_at < _BASE_SECONDS:
+            return False
+        self._checked_at = time.monotonic()
+        assert self._profiles is not None
+        return base_versions(self.project) != self._profiles.versions
+
+    def _taken(self) -> list[tuple[float, Arrival]]:
+        taken, count = [], 0
+        while self._arrivals and count < _MOST_MESSAGES:
+            taken.append(self._arrivals.popleft())
+            count += len(taken[-1][1].messages)
+        return taken
+
+    @property
+    def queue_length(self) -> int:
+        """People who wait to be sent, of the sync with the most."""
+        syncs = self._delivery.syncs if self._delivery is not None else []
+        return max((len(sync.waiting) for sync in syncs), default=0)
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return figures for the metrics."""
+        latencies = pl.Series(list(self._latencies), dtype=pl.Float64)
+        shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+        quantiles = {f"latency_seconds_{n}": float(latencies.quantile(q) or 0.0) for n, q in shares.items()}
+        return {
+            "followed_messages": float(self.messages),
+            "changed_profiles": float(self.changed),
+            "sent_rows": float(self.sent),
+            "queue_length": float(self.queue_length),
+            "unapplied_calls": float(len(self._arrivals)),
+            **quantiles,
+        }

@@ -1,0 +1,220 @@
+"""Events in, changed profiles out: gate, guard, lease, destinations that are slow or away, killed services."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from heap_assets.activation import Log, fold
+from heap_assets.activation.engine.lease import Lease
+from heap_assets.live import LiveLoop
+from heap_assets.sources.inbox import Arrival, Sizes, call_messages
+from heap_assets_tests.live.inbox_world import FOLDED, INBOX_ASSETS, InboxWorld
+from heap_assets_tests.live.receiver import Receiver, receiving
+from heap_assets_tests.live.service_process import Service, start_service
+from heap_assets_tests.pipelines.delivery_world import BEFORE, DAY, NOW, at, contacts, why
+
+KEY = "wk-live-loop-5530"
+SYNC = """\
+crm:
+  {kind: webhook, mode: upsert, source: profiles, key: crm_id, url: RECEIVER, live: true, properties: {Plan: plan}}"""
+
+
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEAP_ASSETS_NOW", NOW)
+    monkeypatch.setenv("HEAP_ASSETS_TEST_WRITE_KEY", KEY)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as one:
+        yield one
+
+
+@pytest.fixture
+def world(tmp_path: Path, receiver: Receiver) -> InboxWorld:
+    """A resolved day with a live sync that has had its first run."""
+    world = InboxWorld(tmp_path / "world", SYNC.replace("RECEIVER", receiver.url), more="live: {port: 0}")
+    world.write_day(DAY)
+    world.resolve(DAY)
+    result = world.run(["sync/crm"], DAY)
+    assert result.success, why(result)
+    assert receiver.state["c-ann"] == {"Plan": "pro"}
+    return world
+
+
+def arrival(*calls: dict[str, Any]) -> Arrival:
+    received = at(DAY, 22)
+    messages = [m for call in calls for m in call_messages(call, "", received, Sizes(), 100)]
+    return Arrival("web", received, messages)
+
+
+def identify(number: int, person: str, **traits: Any) -> dict[str, Any]:
+    stamp = datetime(2026, 11, 20, 12, number // 60, number % 60, tzinfo=UTC).isoformat()
+    return {"type": "identify", "messageId": f"i{number}", "userId": person, "timestamp": stamp, "traits": traits}
+
+
+def test_a_changed_profile_arrives_and_an_unchanged_one_does_not(world: InboxWorld, receiver: Receiver) -> None:
+    loop = LiveLoop(world.project, 0.1)
+    loop.step()
+    calls = receiver.calls
+    loop.arrived([arrival(identify(1, "c-ann", plan="gold"), identify(2, "c-new", plan="free"))])
+    loop.step()
+    assert (receiver.state["c-ann"], receiver.state["c-new"]) == ({"Plan": "gold"}, {"Plan": "free"})
+    assert receiver.calls == calls + 1
+    loop.arrived([arrival(identify(3, "c-ann", plan="gold"))])
+    loop.step()
+    assert (receiver.calls, loop.queue_length) == (calls + 1, 0)
+    assert loop.gauges()["latency_seconds_p95"] < 10
+
+
+def test_the_log_of_live_sends_folds_to_the_ledger_and_a_run_finds_nothing_left(
+    world: InboxWorld, receiver: Receiver
+) -> None:
+    loop = LiveLoop(world.project, 0.1)
+    for number in range(6):
+        loop.arrived([arrival(identify(number, f"c-{number % 3}", plan=f"plan{number}"))])
+        loop.step()
+    assert loop._delivery is not None
+    loop._delivery.close()
+    log = Log(world.lake.store, loop._delivery.syncs[0].sender.spec.folder)
+    ledger = log.ledger().frame.sort("key")
+    assert fold(log).frame.sort("key").select(sorted(ledger.columns)).equals(ledger.select(sorted(ledger.columns)))
+    world.post(*[identify(n, f"c-{n % 3}", plan=f"plan{n}") for n in range(6)], received=at(DAY, 22))
+    assert world.run(INBOX_ASSETS, BEFORE, DAY).success
+    assert world.run(FOLDED, DAY).success
+    world.resolve(DAY)
+    calls = receiver.calls
+    result = world.run(["sync/crm"], DAY)
+    assert result.success, why(result)
+    assert receiver.calls == calls
+    assert {key: receiver.state[key] for key in ("c-0", "c-1", "c-2")} == {
+        f"c-{n % 3}": {"Plan": f"plan{n}"} for n in (3, 4, 5)
+    }
+
+
+def test_while_a_check_blocks_changes_wait_and_go_out_when_it_passes(world: InboxWorld, receiver: Receiver) -> None:
+    world.judge("profiles", DAY, passed=False)
+    loop = LiveLoop(world.project, 0.1)
+    loop.arrived([arrival(identify(1, "c-ann", plan="gold"))])
+    loop.step()
+    assert receiver.state["c-ann"] == {"Plan": "pro"}
+    assert (loop.queue_length, "checks did not pass" in loop.state) == (1, True)
+    world.judge("profiles", DAY)
+    assert loop._delivery is not None
+    loop._delivery.syncs[0]._gate = (-1e9, "")
+    loop.step()
+    assert (receiver.state["c-ann"], loop.queue_length) == ({"Plan": "gold"}, 0)
+
+
+def test_a_destination_that_is_away_gets_the_newest_values_when_it_is_back(
+    world: InboxWorld, receiver: Receiver
+) -> None:
+    loop = LiveLoop(world.project, 0.1)
+    loop.step()
+    assert loop._delivery is not None
+    sender = loop._delivery.syncs[0].sender
+    sender.spec = replace(sender.spec, retry=replace(sender.spec.retry, attempts=1, first_wait=0.01))
+    receiver.status = 500
+    for number in range(3):
+        loop.arrived([arrival(identify(number, "c-ann", plan=f"plan{number}"))])
+        loop.step()
+    assert (receiver.state["c-ann"], loop.queue_length) == ({"Plan": "pro"}, 1)
+    receiver.status = 200
+    loop.step()
+    assert (receiver.state["c-ann"], loop.queue_length) == ({"Plan": "plan2"}, 0)
+
+
+def test_a_run_and_the_live_loop_never_both_send_and_hand_over_without_loss(
+    world: InboxWorld, receiver: Receiver
+) -> None:
+    loop = LiveLoop(world.project, 0.1)
+    loop.arrived([arrival(identify(1, "c-ann", plan="gold"))])
+    loop.step()
+    assert loop._delivery is not None
+    folder = loop._delivery.syncs[0].sender.spec.folder
+    with Lease(world.lake.store, folder, "run-1", timedelta(minutes=2)):
+        loop.arrived([arrival(identify(2, "c-ann", plan="silver"))])
+        loop.step()
+        assert (receiver.state["c-ann"], loop.queue_length) == ({"Plan": "gold"}, 1)
+        assert "a run of the sync is sending" in loop.state
+    loop.step()
+    assert (receiver.state["c-ann"], loop.queue_length) == ({"Plan": "silver"}, 0)
+
+
+def test_the_guard_stops_a_loss_of_values_that_no_run_would_send(tmp_path: Path, receiver: Receiver) -> None:
+    sync = SYNC.replace("RECEIVER", receiver.url).replace("live: true", "live: true, guard: {max_changed: 0.2}")
+    world = InboxWorld(tmp_path / "world", sync)
+    world.write_day(DAY)
+    people = [identify(n, f"c-{n}", plan="free") for n in range(60)]
+    world.post(*people, received=at(DAY, 20))
+    assert world.run(INBOX_ASSETS, BEFORE, DAY).success
+    assert world.run(FOLDED, DAY).success
+    world.resolve(DAY)
+    assert world.run(["sync/crm"], DAY).success
+    loop = LiveLoop(world.project, 0.1)
+    loop.step()
+    for start in range(100, 130, 5):
+        loop.arrived([arrival(*(identify(n, f"c-{n - 100}", plan="oops") for n in range(start, start + 5)))])
+        loop.step()
+    changed = [key for key, values in receiver.state.items() if values == {"Plan": "oops"}]
+    assert 5 <= len(changed) <= 13
+    assert "would change within 24 hours" in loop.state
+    assert loop.queue_length > 0
+
+
+def test_a_new_base_is_taken_up_without_losing_what_is_not_in_it(world: InboxWorld, receiver: Receiver) -> None:
+    loop = LiveLoop(world.project, 0.1)
+    loop.arrived([arrival(identify(1, "c-ann", plan="gold"))])
+    loop.step()
+    world.write("warehouse/contacts", DAY, contacts("basic"))
+    world.resolve(DAY)
+    loop._checked_at = -1e9
+    loop.step()
+    loop.arrived([arrival(identify(2, "c-bob", plan="silver"))])
+    loop.step()
+    assert (receiver.state["c-ann"], receiver.state["c-bob"]) == ({"Plan": "gold"}, {"Plan": "silver"})
+
+
+KILLS = int(os.environ.get("HEAP_ASSETS_LIVE_KILLS", "3"))
+
+
+def test_every_changed_profile_arrives_however_often_the_service_is_killed(
+    world: InboxWorld, receiver: Receiver
+) -> None:
+    file = world.folder / "heap_assets.yaml"
+    dice = random.Random(3)
+    newest: dict[str, str] = {}
+    number = 0
+    for round_number in range(KILLS + 1):
+        service = start_service(file, {"HEAP_ASSETS_NOW": NOW, "HEAP_ASSETS_TEST_WRITE_KEY": KEY})
+        with httpx.Client(base_url=service.address, auth=(KEY, "")) as client:
+            until = time.monotonic() + dice.uniform(0.5, 3.0)
+            while time.monotonic() < until:
+                number += 1
+                person, plan = f"c-{number % 7}", f"plan{number}"
+                call = identify(number % 3600, person, plan=plan) | {"messageId": f"r{number}"}
+                if client.post("/v1/identify", json=call).status_code == 200:
+                    newest[person] = plan
+                time.sleep(0.01)
+        if round_number < KILLS:
+            service.kill()
+    _until(lambda: all(receiver.state.get(key) == {"Plan": plan} for key, plan in newest.items()), service)
+    assert service.stop() == 0
+
+
+def _until(holds: Callable[[], bool], service: Service, seconds: float = 40.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, httpx.get(f"{service.address}/metrics").text[-1500:]
+        time.sleep(0.1)
