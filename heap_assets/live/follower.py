@@ -115,8 +115,8 @@ class LiveLoop:
 
     def _forget_landed(self) -> None:
         inbox = self.project.settings.inbox
-        kept = _LANDING_SECONDS + 2 * (inbox.roll_seconds if inbox else 0.0)
-        while self._recent and time.monotonic() - self._recent[0][0] > kept:
+        landing_seconds = _LANDING_SECONDS + 2 * (inbox.roll_seconds if inbox else 0.0)
+        while self._recent and time.monotonic() - self._recent[0][0] > landing_seconds:
             self._recent.popleft()
 
     def _queue(self, changed: Changed | None, times: Sequence[float]) -> None:

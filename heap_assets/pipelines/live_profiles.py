@@ -107,12 +107,12 @@ class LiveProfiles:
             raise MissingInputError(f"{GRAPH} {self.day} is gone: materialize the identity group")
         inputs = identity_inputs(project, self.day)
         pending = self._pending_days(graph.inputs.versions)
-        kept = [
+        in_base = [
             one
             for one in inputs.inputs
             if not is_inbox_table(one.table.name) or one.day not in pending.get(one.table.name, ())
         ]
-        links = project.timeline.links(self.day, kept).collect()
+        links = project.timeline.links(self.day, in_base).collect()
         rows = project.lake.scan(GRAPH, str(self.day)).collect()
         self._rules = project.rules_of_days.on(self.day)
         self._index = LinkIndex(links, rows.filter("shared"), self._rules)

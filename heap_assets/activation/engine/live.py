@@ -177,7 +177,7 @@ class LiveSender:
         untouched = self._state.frame.join(part.frame.select("key"), on="key", how="anti")
         self._state = replace(part, frame=pl.concat([untouched, part.frame], how="diagonal_relaxed"))
 
-    def _concern(self, plan: SyncPlan, known: int) -> str:
+    def _concern(self, plan: SyncPlan, key_count: int) -> str:
         """Return what is unusual about the last 24 hours with this plan; empty if it can be sent."""
         guard, now = self.spec.guard, self.clock()
         send = plan.changes.send
@@ -187,13 +187,13 @@ class LiveSender:
         for log in (self._lost, self._moved):
             for key in [key for key, at in log.items() if now - at > _GUARDED_SECONDS]:
                 del log[key]
-        if known >= guard.at_least:
-            if lost and len(lost | self._lost.keys()) > guard.removed * known:
+        if key_count >= guard.at_least:
+            if lost and len(lost | self._lost.keys()) > guard.removed * key_count:
                 count = len(lost | self._lost.keys())
-                return f"{count} of {known} keys would lose a value within 24 hours; up to {guard.removed:.0%} is usual"
+                return f"{count} of {key_count} keys would lose a value within 24 hours; up to {guard.removed:.0%} is usual"
             usual = max(guard.changed, guard.changed_times_median * self._usual)
-            if moved and len(moved | self._moved.keys()) > usual * known:
-                return f"{len(moved | self._moved.keys())} of {known} keys would change within 24 hours"
+            if moved and len(moved | self._moved.keys()) > usual * key_count:
+                return f"{len(moved | self._moved.keys())} of {key_count} keys would change within 24 hours"
         self._lost |= dict.fromkeys(lost, now)
         self._moved |= dict.fromkeys(moved, now)
         return ""
