@@ -29,6 +29,7 @@ ROOMS = {
     "identity": "errors machine storage values tables yaml_core",
     "profiles": "errors identity tables values yaml_core",
     "analytics": "errors profiles storage tables values",
+    "signals": "errors profiles values yaml_core",
     "sources.heap_connect": "errors redaction storage values yaml_core tables",
     "sources.warehouse": "config errors redaction storage values",
     "sources.heap_bigquery": "errors redaction sources.heap_connect sources.warehouse storage values",
@@ -39,20 +40,21 @@ ROOMS = {
     "quality": "clock errors identity profiles sources.heap_connect storage tables values",
     "alerts": "config errors http_client redaction storage",
     "report": "clock quality storage tables",
-    "project": "activation analytics clock config errors http_client identity privacy profiles sources.heap_connect "
-    "sources.inbox sources.warehouse storage tables",
+    "project": "activation analytics clock config errors http_client identity privacy profiles signals "
+    "sources.heap_connect sources.inbox sources.warehouse storage tables",
     "pipelines": "activation analytics clock config errors functions identity privacy profiles project quality "
-    "redaction sources.heap_bigquery sources.heap_connect sources.inbox sources.warehouse storage tables values versions",
+    "redaction signals sources.heap_bigquery sources.heap_connect sources.inbox sources.warehouse storage tables "
+    "values versions",
     "live": "clock config errors pipelines project sources.inbox storage tables",
     "api": "activation analytics errors identity pipelines project storage tables",
     "orchestration": "machine activation alerts analytics clock config errors http_client identity pipelines privacy "
-    "profiles project quality redaction report sources.heap_connect sources.warehouse storage tables versions",
+    "profiles project quality redaction report signals sources.heap_connect sources.warehouse storage tables versions",
     "definitions": "orchestration pipelines project",
     "history": "orchestration",
     "demo": "activation alerts clock config errors identity orchestration pipelines project quality "
     "sources.heap_connect tables yaml_core",
     "cli": "activation analytics clock config demo errors identity live orchestration pipelines privacy project "
-    "quality redaction report sources.heap_connect sources.warehouse storage tables values versions yaml_core",
+    "quality redaction report signals sources.heap_connect sources.warehouse storage tables values versions yaml_core",
 }
 """Every room with the rooms that it may import, in an order in which none imports a later one."""
 DOORS = ("pipelines", "orchestration", "demo")

@@ -107,6 +107,15 @@ class Behaviour(Section):
     )
 
 
+class Score(Section):
+    """A column of profiles: how often events happened lately, each with a weight."""
+
+    weights: dict[str, float] = Field(min_length=1, description="Event to what each one of it counts")
+    within_days: int = Field(default=30, ge=1, le=366, description="Length of the window that ends with the day")
+    most: int | None = Field(default=None, ge=1, description="Of each event at most so many count; all unless given")
+    description: str | None = Field(default=None, description="Description of the column")
+
+
 class AccountsSettings(Section):
     """The companies that people belong to: conditions of audiences, and figures per account."""
 
@@ -122,6 +131,7 @@ class ProfilesSettings(Section):
         default={}, description="Name of a column of profiles to where its values come from"
     )
     behaviour: Behaviour | None = Field(default=None, description="Columns of activity; none unless given")
+    scores: dict[str, Score] = Field(default={}, description="Name of a column to the events that it counts")
     audiences: dict[str, dict[str, object]] = Field(
         default={}, description="Name of a true/false column to its definition (docs/profiles.md)"
     )
@@ -133,7 +143,7 @@ class ProfilesSettings(Section):
     def columns(self) -> list[str]:
         """Columns of `profiles` that these settings make, in order."""
         behaviour = [*BEHAVIOUR_COLUMNS, *self.behaviour.features] if self.behaviour else []
-        return [*self.traits, *behaviour, *self.audiences]
+        return [*self.traits, *behaviour, *self.scores, *self.audiences]
 
     @model_validator(mode="after")
     def _columns_differ(self) -> ProfilesSettings:

@@ -23,7 +23,7 @@ from heap_assets.config.reverse_etl import ReverseEtlSync
 from heap_assets.config.sync import SyncSettings, sync_section
 from heap_assets.config.warehouse import SourceName, SourceSettings, TargetName, TargetSettings, WarehouseTable, one_of
 from heap_assets.errors import did_you_mean
-from heap_assets.tables import WAREHOUSE_SOURCE, is_inbox_table, warehouse_asset, warehouse_table
+from heap_assets.tables import WAREHOUSE_SOURCE, is_inbox_table, signal_asset, warehouse_asset, warehouse_table
 
 HEAP_DEFAULT_IDENTIFIERS: dict[str, dict[str, IdentifierTypes]] = {
     "users": {"user_id": "heap_user_id", "identity": "heap_identity", "email": "email"},
@@ -65,6 +65,9 @@ class Settings(Section):
     identity: IdentitySettings = Field(description="How identifiers are joined to people")
     profiles: ProfilesSettings = Field(default=ProfilesSettings(), description="Columns of profiles, and audiences")
     accounts: AccountsSettings | None = Field(default=None, description="The companies that people belong to")
+    signals: dict[TargetName, dict[str, object]] = Field(
+        default={}, description="Name of a signal to its rule (docs/signals.md)"
+    )
     sync: dict[str, SyncSettings] = Field(default={}, description="What is sent where, by name of the sync")
     publish: dict[TargetName, TargetSettings] = Field(
         default={}, description="Warehouses that tables are published to, by name of the target"
@@ -126,6 +129,27 @@ class Settings(Section):
             for source, settings in self.all_sources.items()
             for name, table in settings.tables.items()
         }
+
+    @property
+    def derived_tables(self) -> dict[str, WarehouseTable]:
+        """Tables that this platform makes and syncs may send, by the names that settings refer to them by."""
+        types = set(self.identity.types)
+        identifiers: dict[str, IdentifierTypes] = {
+            column: kind
+            for column, kind in (("heap_identity", "heap_identity"), ("user_id", "heap_user_id"))
+            if kind in types
+        }
+        return {
+            signal_asset(name): WarehouseTable(
+                relation=signal_asset(name), key="firing_id", created_at="time", identifiers=identifiers
+            )
+            for name in self.signals
+        }
+
+    @property
+    def sync_tables(self) -> dict[str, WarehouseTable]:
+        """The tables whose rows syncs may send."""
+        return {**self.source_tables, **self.derived_tables}
 
     def section_of(self, source: str) -> str:
         """Return the key of a source's section."""
@@ -250,7 +274,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _sources_of_syncs_exist(self) -> Settings:
-        tables = self.source_tables
+        tables = self.sync_tables
         for name, sync in self.sync.items():
             if sync.source not in (*sync.own_sources(), "profiles", *tables):
                 readers = [kind for kind in self.sync_kinds if "heap" in kind.own_sources()]

@@ -30,6 +30,7 @@ from heap_assets.tables import (
     REVIEW,
     USERS,
     heap_asset,
+    signal_asset,
     sync_asset,
     warehouse_asset,
 )
@@ -118,6 +119,7 @@ class DemoRun:
     def resolve(self, day: date) -> None:
         """Resolve who is who on a day, as automation does once its inputs are settled."""
         named = [AUDIENCES] if self.project.settings.profiles.audiences else []
+        named += [signal_asset(name) for name in self.project.settings.signals]
         self.run(str(day), [*RESOLVED, PROFILES, AUDIT, REVIEW, *named])
         self._tell(f"{day}  resolved who is who")
 

@@ -9,8 +9,9 @@ import polars as pl
 from heap_assets.identity import AUDIT_SCHEMA, CHANGES, CONFLICTS, GRAPH, LINKS, REVIEW, SHARED
 from heap_assets.profiles import MEMBERSHIP_SCHEMA, PROFILE_SCHEMA
 from heap_assets.project import Project
+from heap_assets.signals import FIRINGS
 from heap_assets.sources.heap_connect import key_dtype
-from heap_assets.tables import AUDIENCES, AUDIT, PROFILES, is_heap_table, is_sync
+from heap_assets.tables import AUDIENCES, AUDIT, PROFILES, is_heap_table, is_signal, is_sync
 from heap_assets.tables import CHANGES as CHANGES_ASSET
 from heap_assets.tables import CONFLICTS as CONFLICTS_ASSET
 from heap_assets.tables import GRAPH as GRAPH_ASSET
@@ -77,4 +78,6 @@ def declared_type(project: Project, path: str, column: str) -> str:
         return type_in_words(dtype)
     if path == PROFILES and (column in project.settings.profiles.audiences or column.endswith("__source")):
         return "text" if column.endswith("__source") else "true or false"
+    if is_signal(path):
+        return type_in_words(FIRINGS[column]) if column in FIRINGS else UNKNOWN
     return SENT if is_sync(path) else UNKNOWN

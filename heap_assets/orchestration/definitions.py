@@ -40,6 +40,7 @@ from heap_assets.pipelines.behaviour import check_events
 from heap_assets.pipelines.catalogue import with_first_tables
 from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.functions import check_functions
+from heap_assets.pipelines.signals import check_signals
 from heap_assets.pipelines.suites import hourly_checks, identity_checks, profile_checks
 from heap_assets.pipelines.sync_checks import unknown_destinations
 from heap_assets.pipelines.table import check_columns
@@ -70,6 +71,7 @@ def build_definitions(project: Project) -> dg.Definitions:
     project.check_heap_columns()
     check_columns(project)
     check_functions(project)
+    check_signals(project)
     for doubt in (*check_events(project), *unknown_destinations(project).values()):
         dg.get_dagster_logger().warning(doubt)
     with warnings.catch_warnings(), _without_garbage_collection():
@@ -219,7 +221,7 @@ def automation_sensors(
         ExplainingSensor(
             name("identity_follows_tables"),
             why=reasons.of(*_PEOPLE, otherwise="the newest graph and what follows from it are built"),
-            target=by_group.selection("identity", "profiles", "status"),
+            target=by_group.selection("identity", "profiles", "signals", "status"),
             default_status=status,
             minimum_interval_seconds=_AUTOMATION_SECONDS,
             description="Resolves the newest day once its inputs are settled; profiles, audit and status page follow.",

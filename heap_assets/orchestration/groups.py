@@ -19,6 +19,7 @@ _TEAMS: Mapping[str, str] = {
     "profiles": "team:data",
     "publish": "team:data",
     "reverse_etl": "team:marketing",
+    "signals": "team:marketing",
     "status": "team:data",
     "sync": "team:marketing",
 }

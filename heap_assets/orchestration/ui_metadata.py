@@ -35,11 +35,13 @@ from heap_assets.tables import (
     REVERSE_ETL,
     REVIEW,
     SHARED,
+    SIGNALS,
     SYNCS,
     USERS,
     WAREHOUSE,
     is_heap_table,
     is_inbox_table,
+    is_signal,
     is_sync,
     is_warehouse_table,
     sync_name,
@@ -156,11 +158,31 @@ _BEHAVIOUR: Mapping[str, str] = {
 }
 
 
+_FIRING: Mapping[str, ColumnDoc] = {
+    "firing_id": ColumnDoc("What this firing is known by, everywhere and for ever."),
+    "signal": ColumnDoc("Name of the signal."),
+    "event": ColumnDoc("Name that destinations call it by."),
+    "time": ColumnDoc("When the rule was met, UTC."),
+    "profile_id": ColumnDoc("The person, as known when it fired."),
+    "identifier_type": ColumnDoc("Type of the person's strongest identifier."),
+    "identifier": ColumnDoc("It, by which the firing finds its person after merges.", personal=True),
+    "heap_identity": ColumnDoc("The person's Heap identity, if there was one.", personal=True),
+    "user_id": ColumnDoc("Heap's user whose event it was, or one of the person's."),
+    "step": ColumnDoc("Step of a campaign, or missing; empty for other rules."),
+    "status": ColumnDoc("fired, or cancelled: what was missing came late."),
+    "observed_at": ColumnDoc("When it was computed, UTC."),
+    "live": ColumnDoc("Computed soon after its time: only such firings are sent, unless `backfill` says otherwise."),
+}
+
+
 def column_docs(project: Project, path: str) -> dict[str, ColumnDoc]:
     """Return column to its description, as far as settings and code have it before anything is built."""
     fixed = dict(_COLUMNS.get(path, {}))
     if path == PROFILES:
         return fixed | _traits(project)
+    if is_signal(path):
+        traits = project.signals[path.removeprefix(SIGNALS)].properties
+        return {**_FIRING} | {name: ColumnDoc(f"The trait `{trait}` when it fired.") for name, trait in traits.items()}
     if is_warehouse_table(path) or is_inbox_table(path):
         return fixed | _inbox(project, path) | _warehouse(project, path)
     if is_sync(path):
@@ -184,6 +206,9 @@ def _traits(project: Project) -> dict[str, ColumnDoc]:
         docs |= {name: ColumnDoc(text.format(profiles.behaviour.days)) for name, text in _BEHAVIOUR.items()}
         for name, event in profiles.behaviour.features.items():
             docs[name] = ColumnDoc(f"Whether the person did `{event}` in the last {profiles.behaviour.days} days.")
+    for name, score in profiles.scores.items():
+        described = f"{score.description.rstrip('.')}. " if score.description else ""
+        docs[name] = ColumnDoc(f"{described}Weighted number of {', '.join(score.weights)} in {score.within_days} days.")
     for name in profiles.audiences:
         docs[name] = ColumnDoc("Whether the person is in this audience.")
     return docs

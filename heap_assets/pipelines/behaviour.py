@@ -22,6 +22,7 @@ from heap_assets.profiles import (
 )
 from heap_assets.profiles import with_behaviour as joined
 from heap_assets.project import Project
+from heap_assets.signals import FIRED, FIRINGS
 from heap_assets.sources.heap_connect import without_own
 from heap_assets.tables import BEHAVIOUR_COLUMNS, heap_asset, is_signal, warehouse_asset
 from heap_assets.values import as_text
@@ -56,7 +57,7 @@ def window(project: Project, day: date) -> Window:
     """
     profile_settings = project.settings.profiles
     reach = look_back_days(project)
-    return Window(day, _days_of(project, day, reach) if profile_settings.columns else {table: [] for table in reach})
+    return Window(day, days_of(project, day, reach) if profile_settings.columns else {table: [] for table in reach})
 
 
 def look_back_days(project: Project) -> dict[str, int | None]:
@@ -67,8 +68,12 @@ def look_back_days(project: Project) -> dict[str, int | None]:
         return days_back
     if profile_settings.behaviour:
         for flag, event in profile_settings.behaviour.features.items():
-            _table_of_event(project, event, f"profiles.behaviour.features.{flag}")
+            table_of_event(project, event, f"profiles.behaviour.features.{flag}")
         days_back = dict.fromkeys(project.event_tables, profile_settings.behaviour.days)
+    for name, score in profile_settings.scores.items():
+        for event in score.weights:
+            table = table_of_event(project, event, f"profiles.scores.{name}.weights")
+            days_back[table] = max(days_back.get(table) or 0, score.within_days)
     for table, days in audience_reach(project, project.audiences).items():
         longest = days_back.get(table, 0)
         days_back[table] = None if days is None or longest is None else max(longest, days)
@@ -84,7 +89,7 @@ def audience_reach(project: Project, audiences: Sequence[Audience]) -> dict[str,
     for event, days in events_needed(audiences).items():
         if is_signal(event):
             continue
-        table = _table_of_event(project, event, "profiles.audiences")
+        table = table_of_event(project, event, "profiles.audiences")
         longest = days_back.get(table, 0)
         # a window that is not whole days reaches into one day more
         days_back[table] = None if days is None or longest is None else max(longest, -int(-days // 1))
@@ -101,12 +106,13 @@ def with_behaviour_and_audiences(
     profile_settings = project.settings.profiles
     if profile_settings.behaviour:
         features = {
-            flag: _table_of_event(project, event, f"profiles.behaviour.features.{flag}")
+            flag: table_of_event(project, event, f"profiles.behaviour.features.{flag}")
             for flag, event in profile_settings.behaviour.features.items()
         }
         stream = {table: _rows(project, table, days, _STREAM) for table, days in events_window.days.items() if days}
         events = event_stream(stream, graph)
         profiles = joined(profiles, graph, events, events_window.as_of, features, profile_settings.behaviour.days)
+    profiles = _with_scores(project, profiles, graph, events_window)
     if not profile_settings.audiences:
         return profiles, {}
     facts = audience_facts(project, project.audiences, graph, events_window)
@@ -126,10 +132,11 @@ def with_behaviour_and_audiences(
 
 def windows_of(project: Project, day: date, audiences: Sequence[Audience]) -> Window:
     """Return the event days that some audiences depend on."""
-    return Window(day, _days_of(project, day, audience_reach(project, audiences)))
+    return Window(day, days_of(project, day, audience_reach(project, audiences)))
 
 
-def _days_of(project: Project, day: date, reach: Mapping[str, int | None]) -> dict[str, list[str]]:
+def days_of(project: Project, day: date, reach: Mapping[str, int | None]) -> dict[str, list[str]]:
+    """Return the built days of event tables up to a day, as many of each as `reach` says; None for all."""
     days = {}
     for table, back in reach.items():
         first = date.min if back is None else day - timedelta(days=back)
@@ -151,11 +158,35 @@ def audience_facts(
 
     Raises SettingsError for an event that no table holds.
     """
-    events = {
-        table: events_of_profiles(_rows(project, table, events_window.days.get(table, ())), graph)
-        for table in audience_reach(project, audiences)
-    }
+    signals = [event for event in events_needed(audiences) if is_signal(event)]
+    events = event_frames(project, [*audience_reach(project, audiences), *signals], graph, events_window)
     return Facts(events, events_window.as_of, accounts_of_day(project, events_window.day))
+
+
+def event_frames(
+    project: Project, tables: Iterable[str], graph: pl.LazyFrame, events_window: Window
+) -> dict[str, pl.LazyFrame]:
+    """Return event tables by name, each with the profile of every row; of signals, what fired before the day."""
+    return {
+        table: _firings(project, table, graph, events_window.day)
+        if is_signal(table)
+        else events_of_profiles(_rows(project, table, events_window.days.get(table, ())), graph)
+        for table in tables
+    }
+
+
+def _firings(project: Project, asset: str, graph: pl.LazyFrame, day: date) -> pl.LazyFrame:
+    """Return the firings of a signal before a day, under the profile ids of its graph."""
+    keys = [key for key in project.lake.partitions(asset) if key < str(day)]
+    frames = [project.lake.scan(asset, key) for key in keys]
+    rows = pl.concat([pl.LazyFrame(schema=FIRINGS), *frames], how="diagonal_relaxed")
+    owners = graph.filter(~pl.col("shared")).select("identifier_type", "identifier", owner="profile_id")
+    return (
+        rows.filter(pl.col("status") == FIRED)
+        .join(owners, on=["identifier_type", "identifier"], how="left")
+        .with_columns(profile_id=pl.coalesce("owner", "profile_id"), event_id=pl.lit(None, pl.Int64))
+        .drop("owner")
+    )
 
 
 def accounts_of_day(project: Project, day: date) -> Accounts | None:
@@ -170,6 +201,25 @@ def accounts_of_day(project: Project, day: date) -> Accounts | None:
     return Accounts(project.lake.scan(asset, str(newest)), settings.key, settings.member_of)
 
 
+def _with_scores(project: Project, profiles: pl.LazyFrame, graph: pl.LazyFrame, events_window: Window) -> pl.LazyFrame:
+    """Add the columns of `profiles.scores`: the weighted number of events of the window, 0 for who did none."""
+    for name, score in project.settings.profiles.scores.items():
+        since = events_window.as_of - timedelta(days=score.within_days)
+        counts = []
+        for event, weight in score.weights.items():
+            table = table_of_event(project, event, f"profiles.scores.{name}.weights")
+            rows = _rows(project, table, events_window.days.get(table, ()), ("user_id", "time"))
+            in_window = (pl.col("time") >= since) & (pl.col("time") < events_window.as_of)
+            count = pl.len().cast(pl.Float64).clip(upper_bound=score.most) * weight
+            recent = events_of_profiles(rows.filter(in_window), graph)
+            counts.append(recent.group_by("profile_id").agg(count.alias(name)))
+        total = pl.concat(counts).group_by("profile_id").agg(pl.col(name).sum())
+        profiles = profiles.join(total, on="profile_id", how="left", maintain_order="left").with_columns(
+            pl.col(name).fill_null(0.0)
+        )
+    return profiles
+
+
 def column_sources(project: Project) -> dict[str, set[tuple[str, str]]]:
     """Return for each column of behaviour and audiences the (event table, column) pairs that it is computed from."""
     profile_settings = project.settings.profiles
@@ -180,11 +230,14 @@ def column_sources(project: Project) -> dict[str, set[tuple[str, str]]]:
         stream_columns = {(table, column) for table in project.event_tables for column in _STREAM}
         sources = dict.fromkeys(BEHAVIOUR_COLUMNS, stream_columns)
         for flag, event in profile_settings.behaviour.features.items():
-            table = _table_of_event(project, event, f"profiles.behaviour.features.{flag}")
+            table = table_of_event(project, event, f"profiles.behaviour.features.{flag}")
             sources[flag] = {(table, "user_id"), (table, "time")}
+    for name, score in profile_settings.scores.items():
+        tables = {table_of_event(project, event, f"profiles.scores.{name}.weights") for event in score.weights}
+        sources[name] = {(table, column) for table in tables for column in ("user_id", "time")}
     for audience in project.audiences:
         sources[audience.name] = {
-            (_table_of_event(project, criterion.type, criterion.where), column)
+            (table_of_event(project, criterion.type, criterion.where), column)
             for criterion in audience.criteria
             if not is_signal(criterion.type)
             for column in ("user_id", "time", *(name for name, _ in criterion.properties))
@@ -212,7 +265,7 @@ def check_events(project: Project) -> list[str]:
         for criterion in audience.criteria:
             if is_signal(criterion.type):
                 continue
-            table = _table_of_event(project, criterion.type, criterion.where)
+            table = table_of_event(project, criterion.type, criterion.where)
             columns = project.catalogue.columns(table) or []
             for column, condition in criterion.properties:
                 if column not in columns:
@@ -222,7 +275,7 @@ def check_events(project: Project) -> list[str]:
     return []
 
 
-def _table_of_event(project: Project, event: str, where: str) -> str:
+def table_of_event(project: Project, event: str, where: str) -> str:
     """Return the table of an event; where no event table is known at all, the event by its own name."""
     if not project.event_tables:
         return event

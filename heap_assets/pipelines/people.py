@@ -161,7 +161,9 @@ def profiles_version(project: Project) -> str:
     settings = project.settings.profiles
     traits = [[name, trait.sources, trait.choose] for name, trait in settings.traits.items()]
     behaviour = [settings.behaviour.days, [*settings.behaviour.features.items()]] if settings.behaviour else None
-    return version_of([traits, behaviour, [one.declared for one in project.audiences], project.rules.digest])
+    scores = [[name, score.model_dump(exclude={"description"})] for name, score in settings.scores.items()]
+    audiences = [one.declared for one in project.audiences]
+    return version_of([traits, behaviour, *([scores] if scores else []), audiences, project.rules.digest])
 
 
 def audiences_of_day(project: Project, day: date) -> BuiltTable:

@@ -38,6 +38,7 @@ from heap_assets.tables import (
     is_heap_table,
     is_sync,
     is_warehouse_table,
+    signal_asset,
     source_of,
     sync_asset,
     sync_name,
@@ -287,6 +288,7 @@ def shown_assets(project: Project) -> list[str]:
 def _assets(project: Project) -> list[str]:
     warehouse = project.settings.source_tables
     audiences = [AUDIENCES] if project.settings.profiles.audiences else []
+    audiences += [signal_asset(name) for name in project.settings.signals]
     return [
         *(heap_asset(table) for table in (*SNAPSHOT_TABLES, *project.event_tables)),
         *(warehouse_asset(name) for name in warehouse),

@@ -6,7 +6,10 @@ from heap_assets.profiles.audiences import (
     counts_of,
     events_needed,
     events_of_profiles,
+    meeting,
     members,
+    rows_of,
+    with_account,
     with_audience,
     with_audiences,
 )
@@ -26,13 +29,18 @@ from heap_assets.profiles.definitions import (
     EventCriterion,
     EventSequence,
     audience_schema,
+    duration,
     event_table,
     in_order,
+    only,
     parse_audience,
+    parse_criterion,
+    parse_sequence,
     spelling,
 )
 from heap_assets.profiles.golden import PROFILE_SCHEMA, SET_ASIDE, golden_records
 from heap_assets.profiles.membership import ENTERED, LEFT, MEMBERSHIP_SCHEMA, STAYED, current_members, membership
+from heap_assets.profiles.sequences import chains, within_span
 from heap_assets.profiles.survivorship import Choose, TraitRule
 from heap_assets.profiles.trait_rows import TraitSource
 
@@ -56,8 +64,10 @@ __all__ = [
     "activity",
     "audience_schema",
     "behavioural_traits",
+    "chains",
     "counts_of",
     "current_members",
+    "duration",
     "engagement",
     "event_stream",
     "event_table",
@@ -67,13 +77,20 @@ __all__ = [
     "holds",
     "in_order",
     "lifecycle",
+    "meeting",
     "members",
     "membership",
+    "only",
     "parse_audience",
     "parse_conditions",
+    "parse_criterion",
+    "parse_sequence",
+    "rows_of",
     "spelling",
     "transitions",
+    "with_account",
     "with_audience",
     "with_audiences",
     "with_behaviour",
+    "within_span",
 ]

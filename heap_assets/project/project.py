@@ -39,7 +39,14 @@ from heap_assets.project.allowed_hosts import allowed_hosts
 from heap_assets.project.inbox import check_folded_column, mappings_of, message_sources, message_tables
 from heap_assets.project.names import PLAIN_NAMES, Names
 from heap_assets.project.ownership import without_erased
-from heap_assets.project.settings import identifier_rule, leave_out_rules, load_settings, parsed_audiences
+from heap_assets.project.settings import (
+    identifier_rule,
+    leave_out_rules,
+    load_settings,
+    parsed_audiences,
+    parsed_signals,
+)
+from heap_assets.signals import Signal
 from heap_assets.sources.heap_connect import (
     Catalogue,
     DumpSource,
@@ -249,6 +256,20 @@ class Project:
     def audiences(self) -> list[Audience]:
         """The audiences that the settings define."""
         return parsed_audiences(self.settings)
+
+    @cached_property
+    def signals(self) -> dict[str, Signal]:
+        """The signals that the settings define, by name."""
+        return {signal.name: signal for signal in parsed_signals(self.settings)}
+
+    @cached_property
+    def table_sources(self) -> dict[str, SourceTable]:
+        """Lake asset of every table whose rows syncs may send to how it names people."""
+        derived = {
+            name: SourceTable(name, "event", mappings_of(table.identifiers, self.rules), table.created_at)
+            for name, table in self.settings.derived_tables.items()
+        }
+        return {**self.sources, **derived}
 
     @cached_property
     def leave_out(self) -> dict[str, list[dict[str, tuple[Condition, ...]]]]:

@@ -12,9 +12,10 @@ from heap_assets.errors import SettingsError
 from heap_assets.identity import IdentifierRule, RulesError
 from heap_assets.profiles import Audience, Condition, in_order, parse_audience, parse_conditions
 from heap_assets.project.plan import check_plan
+from heap_assets.signals import Signal, parse_signal
 from heap_assets.sources.heap_connect import check_bucket
 from heap_assets.sources.warehouse import source_kinds, target_kinds
-from heap_assets.tables import PROFILE_COLUMNS, SNAPSHOT_TABLES
+from heap_assets.tables import PROFILE_COLUMNS, SNAPSHOT_TABLES, is_signal, signal_asset
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -69,6 +70,42 @@ def parsed_audiences(settings: Settings) -> list[Audience]:
         parse_audience(name, definition, f"profiles.audiences.{name}")
         for name, definition in settings.profiles.audiences.items()
     ]
+
+
+def parsed_signals(settings: Settings) -> list[Signal]:
+    """Return the rules under `signals`.
+
+    Raises
+    ------
+    SettingsError
+        Naming the path of a mistake, a trait, an audience or a signal that there is not.
+    """
+    signals = [parse_signal(name, definition) for name, definition in settings.signals.items()]
+    traits = {*PROFILE_COLUMNS, *settings.profiles.columns}
+    audiences = settings.profiles.audiences
+    for signal in signals:
+        for trait in sorted(signal.traits - traits):
+            raise SettingsError(
+                f"signals.{signal.name} reads the trait {trait!r}: there is no trait of this name. "
+                f"Traits: {', '.join(sorted(traits))}"
+            )
+        for definition in signal.audiences:
+            for name in (other for part in definition.parts for other in part.audiences):
+                if name not in audiences:
+                    raise SettingsError(
+                        f"signals.{signal.name} names the audience {name!r}, which there is not. "
+                        f"Audiences: {', '.join(audiences) or 'none'}"
+                    )
+    criteria = [one for signal in signals for one, _ in signal.criteria]
+    criteria += [one for audience in parsed_audiences(settings) for one in audience.criteria]
+    names = {signal_asset(name) for name in settings.signals}
+    for criterion in criteria:
+        if is_signal(criterion.type) and criterion.type not in names:
+            raise SettingsError(
+                f"{criterion.where}.signal is {criterion.type.partition('/')[2]!r}, and there is no such signal. "
+                f"Signals: {', '.join(settings.signals) or 'none'}"
+            )
+    return signals
 
 
 def leave_out_rules(settings: Settings) -> dict[str, list[dict[str, tuple[Condition, ...]]]]:
@@ -128,7 +165,7 @@ def _check_bucket(settings: Settings) -> None:
             ) from error
 
 
-_CHECKS = (_check_identifiers, _check_audiences, leave_out_rules, _check_bucket, check_plan)
+_CHECKS = (_check_identifiers, _check_audiences, parsed_signals, leave_out_rules, _check_bucket, check_plan)
 
 
 def _kinds() -> Kinds:

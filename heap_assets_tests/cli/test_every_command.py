@@ -34,6 +34,7 @@ WITHOUT_A_TABLE = {
         "docs",
         "decide",
         "function new",
+        "signal template",
     ),
     *("sync run", "sync confirm", "sync retry", "sync resend", "sync forget"),
     *("erase confirm", "erase cancel", "erase lift"),
@@ -45,6 +46,7 @@ ARGUMENTS = {
     "explain": ["email:ann@acme.io"],
     "what-if": ["email=1..2"],
     "decide": ["nobody", "email:desk@acme.io"],
+    "signal preview": ["high_intent"],
     "audience explain": ["hesitating_leads"],
     "audience what-if": ["hesitating_leads", "events[0].count.gte=1"],
     "completion": ["bash"],
@@ -63,7 +65,7 @@ ARGUMENTS = {
     "function new": ["clean"],
     "function test": ["clean.js", "--table", "pageviews"],
 }
-NEED_NO_SETTINGS = {"init", "schema", "completion", "sync kinds", "warm", "demo"}
+NEED_NO_SETTINGS = {"signal template", "init", "schema", "completion", "sync kinds", "warm", "demo"}
 
 
 def status_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -62,6 +62,8 @@ class Deployment(Protocol):
     @property
     def sources(self) -> dict[str, SourceTable]: ...
     @property
+    def table_sources(self) -> dict[str, SourceTable]: ...
+    @property
     def allowed_hosts(self) -> AllowedHosts: ...
 
 
@@ -302,7 +304,7 @@ class Connector(ABC, Generic[S]):
     @property
     def warehouse_tables(self) -> Mapping[str, WarehouseTable]:
         """Tables of all sources, by the names that settings refer to them by."""
-        return self.deployment.settings.source_tables
+        return self.deployment.settings.sync_tables
 
     def account(self, table: str = "") -> str:
         """Name the address and account that are written to; only a hash of it is kept."""

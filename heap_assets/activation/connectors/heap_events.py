@@ -86,7 +86,7 @@ class HeapEventsConnector(Connector[HeapEventsSync]):
         graph_day = newest_profiles_day(deployment)
         if graph_day is None:
             raise MissingInputError(f"{PROFILES} has no partition yet: events go to people")
-        source = deployment.sources[self.source_asset]
+        source = deployment.table_sources[self.source_asset]
         if not source.mappings:
             raise SettingsError(
                 f"sync.{self.name}: {deployment.settings.section_of_table(sync.source)} maps no identifiers, "

@@ -18,7 +18,7 @@ from heap_assets.activation.engine.tables import runs
 from heap_assets.config import EventSettings
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.identity import HEAP_IDENTITY, only_suppressed, suppressed_values, why_not, without_suppressed
-from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS, is_inbox_table
+from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS, is_inbox_table, is_signal
 from heap_assets.values import PRIVATE, apart, key_text, read_times, set_apart
 
 Identities = Literal["all", "one", "none"]
@@ -107,8 +107,20 @@ def _no_users() -> pl.LazyFrame:
 
 def table_rows(connector: Connector[Any], day: date) -> pl.LazyFrame:
     """Scan a sync's warehouse table; columns that are called like those of addressing are renamed."""
-    rows = connector.deployment.lake.scan(connector.source_asset, str(day))
+    rows = stored_rows(connector.deployment, connector.source_asset, day)
     return rows.rename(set_apart(rows.collect_schema(), connector.own_columns))
+
+
+def stored_rows(deployment: Deployment, asset: str, day: date) -> pl.LazyFrame:
+    """Return a table as it stood at the end of a day; of a signal, all firings up to it that are to be delivered."""
+    lake = deployment.lake
+    if not is_signal(asset):
+        return lake.scan(asset, _days_read(deployment, asset, day))
+    if lake.find(asset, str(day)) is None:
+        raise MissingInputError(f"{asset} has no partition {day}: materialize it first")
+    partitions = [partition for partition in lake.partitions(asset) if partition <= str(day)]
+    rows = pl.concat([lake.scan(asset, partition) for partition in partitions], how="diagonal_relaxed")
+    return rows.filter((pl.col("status") == "fired") & pl.col("live"))
 
 
 def keyed_rows(connector: Connector[Any], key: str | None, day: date) -> pl.LazyFrame:
@@ -126,9 +138,9 @@ def keyed_people(connector: Connector[Any], key: str | None, day: date) -> Addre
     """Return keyed rows; those that name a suppressed person are held: neither sent nor cleared."""
     deployment, asset = connector.deployment, connector.source_asset
     rows = keyed_rows(connector, key, day)
-    stored, name = deployment.lake.scan(asset, str(day)), _key_column(connector, key)
+    stored, name = stored_rows(deployment, asset, day), _key_column(connector, key)
     column = key_text(pl.col(name), stored.collect_schema()[name])
-    suppressed = only_suppressed(stored, deployment.sources[asset], deployment.rules).select(key=column)
+    suppressed = only_suppressed(stored, deployment.table_sources[asset], deployment.rules).select(key=column)
     held = suppressed.collect()["key"].drop_nulls().unique().sort().to_frame().select(
         profile_id=pl.lit(None, pl.String), key="key", reason=pl.lit("suppressed")
     )  # fmt: skip
@@ -175,9 +187,9 @@ def table_events(
     stamp = sync.timestamp_column or created_at
     key = EventKey((sync.event_key,)) if sync.event_key else _key_of_rows(connector, sync, created_at)
     mapping = EventMapping(key, sync.event_name, sync.event_name_column, stamp)
-    scanned = deployment.lake.scan(asset, _days_read(deployment, asset, day))
+    scanned = stored_rows(deployment, asset, day)
     columns = scanned.collect_schema().names()
-    scanned = without_suppressed(scanned, deployment.sources[asset], deployment.rules)
+    scanned = without_suppressed(scanned, deployment.table_sources[asset], deployment.rules)
     rows, since = event_rows(also(scanned), mapping, columns), connector.since()
     keyed = KeyedEvents(key, _former_keys(connector, key, day))
     if since is None or stamp is not None:

@@ -19,6 +19,7 @@ from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.behaviour import column_sources
 from heap_assets.pipelines.people import audiences_of_day, audit_of_day, profiles_of_day
 from heap_assets.pipelines.reviewing import reviewed_table
+from heap_assets.pipelines.signals import signal_of_day
 from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.project import Project
 from heap_assets.tables import (
@@ -32,6 +33,8 @@ from heap_assets.tables import (
     SHARED,
     USERS,
     heap_asset,
+    is_signal,
+    signal_asset,
     warehouse_asset,
 )
 
@@ -55,8 +58,14 @@ _ABOUT_AUDIENCES = (
 )
 
 
+_ABOUT_SIGNALS = (
+    "Firings of a signal whose time is on the day, each with the person it is about; a firing is kept once it was "
+    "computed, so rebuilding a day adds what is missing and repeats nothing."
+)
+
+
 def profiles(project: Project) -> list[dg.AssetsDefinition]:
-    """Return `profiles`, `audit`, `identity/review`, and `audiences` if the settings name any."""
+    """Return `profiles`, `audit`, `identity/review`, each signal, and `audiences` if the settings name any."""
     tables = project.settings.snapshot_tables
     sources = [GRAPH, CONFLICTS, USERS, *(warehouse_asset(name) for name in tables)]
     assets = [
@@ -64,6 +73,9 @@ def profiles(project: Project) -> list[dg.AssetsDefinition]:
         _day_asset(project, AUDIT, sources, _ABOUT_AUDIT),
         _day_asset(project, REVIEW, [LINKS, GRAPH, CONFLICTS, SHARED, PROFILES], _ABOUT_REVIEW, "identity"),
     ]
+    for name, signal in project.signals.items():
+        about = f"{_ABOUT_SIGNALS} This one: {signal.kind}, {signal.event}."
+        assets.append(_day_asset(project, signal_asset(name), [PROFILES], about, "signals"))
     if project.settings.profiles.audiences:
         assets.append(_day_asset(project, AUDIENCES, [PROFILES], _ABOUT_AUDIENCES))
     return assets
@@ -91,7 +103,7 @@ def _day_asset(
         description=description,
         group_name=names.group(group),
         kinds={"polars", "parquet"},
-        tags={"personal_data": ""} if path in (PROFILES, REVIEW) else {},
+        tags={"personal_data": ""} if path in (PROFILES, REVIEW) or is_signal(path) else {},
         metadata=metadata,
         partitions_def=days(project.settings.start_date),
         backfill_policy=dg.BackfillPolicy.multi_run(project.settings.run.days_per_run),
@@ -112,7 +124,9 @@ def _day_asset(
 
 
 def _build_day(project: Project, path: str, day: str) -> dict[str, Any]:
-    table_day = _BUILDERS[path](project, date.fromisoformat(day))
+    name = path.rpartition("/")[2]
+    builder = partial(signal_of_day, name=name) if is_signal(path) else _BUILDERS[path]
+    table_day = builder(project, day=date.fromisoformat(day))
     written = project.lake.write(path, day, table_day.frame, table_day.inputs, notes=table_day.notes)
     figures = {name: value for name, value in written.partition.notes.items() if isinstance(value, int | float)}
     return (
