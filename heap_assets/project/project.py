@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -36,6 +35,7 @@ from heap_assets.identity import (
 from heap_assets.privacy import TombstoneReader
 from heap_assets.profiles import Audience, Condition
 from heap_assets.project.allowed_hosts import allowed_hosts
+from heap_assets.project.catalogue import load_catalogue
 from heap_assets.project.inbox import check_folded_column, mappings_of, message_sources, message_tables
 from heap_assets.project.names import PLAIN_NAMES, Names
 from heap_assets.project.ownership import without_erased
@@ -70,7 +70,7 @@ from heap_assets.sources.warehouse import (
     choose_columns,
     family_of,
 )
-from heap_assets.storage import Lake, state_keys
+from heap_assets.storage import Lake
 from heap_assets.tables import (
     MIGRATIONS,
     SNAPSHOT_TABLES,
@@ -97,26 +97,6 @@ def open_project(settings: Settings | None = None, file: Path | None = None) -> 
     settings = settings or load_settings(file)
     lake = Lake.open(settings.lake.url, settings.lake.options)
     return Project(settings, load_catalogue(settings, lake), lake, file)
-
-
-CATALOGUE_KEY = f"{state_keys.CATALOGUE}/heap_catalogue.yaml"
-"""Where the lake keeps the catalogue of a deployment that may not write beside its settings."""
-
-
-def load_catalogue(settings: Settings, lake: Lake) -> Catalogue:
-    """Return the known tables and columns: those of the file, and what the lake keeps where the file cannot be written.
-
-    The lake is asked only where the file is read-only, so that loading needs no network elsewhere.
-    """
-    catalogue = Catalogue.load(settings.catalogue)
-    if is_writable(settings.catalogue) or not lake.store.exists(CATALOGUE_KEY):
-        return catalogue
-    return catalogue.merged(Catalogue.parse(lake.store.read(CATALOGUE_KEY), lake.store.uri(CATALOGUE_KEY)))
-
-
-def is_writable(path: Path) -> bool:
-    """Return whether a file can be written: it and its folder, or the folder alone where there is no file yet."""
-    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from heap_assets.cli.main import _group as commands
 from heap_assets.pipelines.catalogue import accept_automatically, accept_first
 from heap_assets.pipelines.catalogue import missing as missing_tables
 from heap_assets.pipelines.landing import first_dumps, land
-from heap_assets.project import load_settings, parse_settings
-from heap_assets.project.project import Project, load_catalogue
+from heap_assets.project import Project, load_catalogue, load_settings, parse_settings
 from heap_assets.sources.heap_connect import Catalogue
 from heap_assets.storage import Lake
 from heap_assets_tests.sources.heap_connect.dump_builders import Bucket, event
