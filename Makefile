@@ -8,7 +8,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-destinations bench-warehouse bench-functions bench-definitions bench-first-load bench-ui screenshots
+.PHONY: help install demo dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-live bench-destinations bench-warehouse bench-functions bench-definitions bench-first-load bench-ui screenshots
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -93,6 +93,9 @@ bench-destinations: $(DEV) ## ROWS rows to each vendor's local server, beside dr
 
 bench-delivery: $(DEV) ## Difference of PROFILES profiles and delivery, against drt-core
 	@$(BIN)/python benchmarks/delivery.py --profiles $(PROFILES)
+
+bench-live: $(DEV) ## RATE events a second for SECONDS into `heap-assets live`, and how soon changed profiles arrive (IDENTIFIERS)
+	@$(BIN)/python benchmarks/live.py --identifiers $(or $(IDENTIFIERS),1000000) --rate $(or $(RATE),200 1000) --seconds $(or $(SECONDS),60)
 
 bench-warehouse: $(DEV) ## Read and publish ROWS rows, against google-cloud-bigquery and dlt
 	@$(BIN)/python benchmarks/warehouse.py --rows $(ROWS) --seed $(SEED)

@@ -177,6 +177,7 @@ class LiveLoop:
             "changed_profiles": float(self.changed),
             "sent_rows": float(self.sent),
             "queue_length": float(self.queue_length),
+            "loaded": float(self._profiles is not None),
             "unapplied_calls": float(len(self._arrivals)),
             **quantiles,
         }

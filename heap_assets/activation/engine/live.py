@@ -190,7 +190,8 @@ class LiveSender:
         if key_count >= guard.at_least:
             if lost and len(lost | self._lost.keys()) > guard.removed * key_count:
                 count = len(lost | self._lost.keys())
-                return f"{count} of {key_count} keys would lose a value within 24 hours; up to {guard.removed:.0%} is usual"
+                usual_share = f"up to {guard.removed:.0%} is usual"
+                return f"{count} of {key_count} keys would lose a value within 24 hours; {usual_share}"
             usual = max(guard.changed, guard.changed_times_median * self._usual)
             if moved and len(moved | self._moved.keys()) > usual * key_count:
                 return f"{len(moved | self._moved.keys())} of {key_count} keys would change within 24 hours"
