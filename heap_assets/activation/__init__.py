@@ -1,7 +1,8 @@
 """Delivery to Heap, Segment and others: nothing lost, nothing sent twice, nothing on the wrong profile."""
 
 from heap_assets.activation.connectors.base import Connector, Deployment, Requirement, Rows
-from heap_assets.activation.connectors.heap_deletion import heap_deletion
+from heap_assets.activation.connectors.deletion import Deleted, Deletion
+from heap_assets.activation.connectors.heap_deletion import deletion_of_heap, heap_deletion
 from heap_assets.activation.connectors.inputs import GenericConnector, GenericSettings
 from heap_assets.activation.connectors.reading import DELETED, ApiSettings, OnlyRead, ReadSettings, frame_of
 from heap_assets.activation.connectors.registry import built_in_kinds, connector_of, connectors, read_kinds, sync_kinds
@@ -61,6 +62,8 @@ __all__ = [
     "ClientCredentials",
     "Connector",
     "Dedupe",
+    "Deleted",
+    "Deletion",
     "Deployment",
     "Destination",
     "Exchange",
@@ -108,6 +111,7 @@ __all__ = [
     "changelog",
     "connector_of",
     "connectors",
+    "deletion_of_heap",
     "deliver",
     "dry_run",
     "fold",

@@ -87,6 +87,9 @@ class SyncSettings(Section):
     consent: str | None = Field(
         default=None, description="Boolean trait or column; without true a row is not sent, and a member is removed"
     )
+    erase: bool = Field(
+        default=True, description="Have erased people deleted there, where the destination has calls for it"
+    )
 
     @classmethod
     def kind_name(cls) -> str:

@@ -16,12 +16,12 @@ from typing import Any
 
 from heap_assets import clock
 from heap_assets.errors import MissingInputError, SettingsError
+from heap_assets.pipelines.erasure_destinations import ask_destinations, poll_destinations
 from heap_assets.pipelines.erasure_elsewhere import blank_files, publish_again
 from heap_assets.pipelines.erasure_ledgers import (
     FAILED,
     PENDING,
     TO_ASK,
-    ask_destinations,
     forget_in_ledgers,
     keys_at_destinations,
 )
@@ -217,6 +217,9 @@ def run(project: Project, run_id: str, only: Collection[str] = ()) -> Erasure:
         digest = hashlib.sha256("\x1f".join(confirmed).encode()).hexdigest()[:16]
         batches.setdefault(f"eb-{digest}", []).extend(confirmed)
     results = [_erase(project, batch, sorted(ids), run_id) for batch, ids in sorted(batches.items())]
+    for one in chosen:
+        if one.state is State.WAITING:
+            _write_polled(project, requests.update(one.id, partial(_polled, project)))
     states = {one.id: str(requests.get(one.id).state) for one in chosen if one.state is not State.REQUESTED}
     unsettled = {key: why for result in results for key, why in result.unsettled.items()}
     return Erasure(
@@ -247,14 +250,9 @@ def _erase(project: Project, batch: str, request_ids: Sequence[str], run_id: str
     unreached = publish_again(project, journal)
     entries = journal.entries()
     tally, scan = tallies(entries), _scan(project, walk)
+    answers = {} if unsettled else ask_destinations(project, keys, identifiers)
     for one in request_ids:
-        request = requests.get(one)
-        if not unsettled:
-            answers = ask_destinations(project, request.destinations)
-            request = requests.update(one, partial(replace, destinations=answers))
-            if not [answer for answer in answers.values() if answer["state"] in (TO_ASK, FAILED)]:
-                waits = any(answer["state"] == PENDING for answer in answers.values())
-                request = requests.update(one, partial(closed, state=State.WAITING if waits else State.COMPLETE))
+        request = requests.update(one, partial(_answered, answers[one])) if one in answers else requests.get(one)
         places = {place: asdict(of) for place, of in tally.get(one, {}).items()}
         _write_proof(store, proof_of(request, places, scan, unreached))
     if not any(requests.get(one).state is State.ERASING for one in request_ids):
@@ -266,6 +264,26 @@ def _erase(project: Project, batch: str, request_ids: Sequence[str], run_id: str
         len({entry.key for entry in entries if entry}),
         unsettled,
     )
+
+
+def _answered(answers: Mapping[str, Mapping[str, Any]], request: Request) -> Request:
+    """Return a request with what destinations answered; closed, without its values, once all could be asked."""
+    states = {answer["state"] for answer in answers.values()}
+    answered = replace(request, destinations=answers)
+    if states & {TO_ASK, FAILED} and request.state is State.ERASING:
+        return answered
+    return closed(answered, State.WAITING if PENDING in states else State.COMPLETE)
+
+
+def _polled(project: Project, request: Request) -> Request:
+    return _answered(poll_destinations(project, request.destinations), request)
+
+
+def _write_polled(project: Project, request: Request) -> None:
+    """Write the proof anew with what destinations say now; the rest of it stays."""
+    written = proof(project, request.id)
+    places, scan, unreached = written["places"], written["scan"], written["not_reached"]
+    _write_proof(project.lake.store, proof_of(request, places, scan, unreached))
 
 
 def _begun(batch: str, request: Request) -> Request:

@@ -32,8 +32,8 @@ Answers = dict[str, dict[str, Any]]
 TO_ASK, PENDING, COMPLETE, REQUESTED, NOTHING, FAILED = (
     "to_ask", "pending", "complete", "requested", "nothing_sent", "failed",
 )  # fmt: skip
-"""States of a destination. requested: it was asked and says no more. nothing_sent: it never got the person. no_api in
-the note: it cannot be asked, and people have to."""
+"""States of a destination. requested: it was asked and says no more, or people have to ask it. nothing_sent: it never
+got the person."""
 
 
 def keys_at_destinations(
@@ -54,6 +54,8 @@ def keys_at_destinations(
             if name not in of_request:
                 keys = sorted(key for key, owner in owners.items() if owner == request)
                 names = sorted({key for key, owner in by_key.items() if owner == request})
+                if not keys and _has_events(project, connector_of(project, name), names):
+                    keys = names  # its ledger names events: the destination knows their people by these
                 state = TO_ASK if keys else NOTHING
                 of_request[name] = {"state": state, "keys": keys, "known_as": names, "asked": len(keys)}
     return answers
@@ -88,6 +90,15 @@ def forget_in_ledgers(
             except LeaseHeldError as error:
                 unsettled[f"{state_keys.SYNC}/{spec.name}"] = str(error)
     return unsettled
+
+
+def _has_events(project: Project, connector: Connector[Any], people: Sequence[str]) -> bool:
+    """Whether the ledger of a sync that sends rows once has one of the people."""
+    for table, spec in zip(connector.ledger_tables, connector.specs(), strict=True):
+        events = connector.event_keys(people, table)
+        if events and keys_of_people(project.lake.store, spec, events):
+            return True
+    return False
 
 
 def _ledgers(project: Project) -> Iterator[tuple[str, Sequence[SyncSpec]]]:
@@ -133,18 +144,3 @@ def _keys_of_profiles(project: Project, connector: Connector[Any], people: Peopl
             yield str(key), profiles[profile]
     except HeapAssetsError as error:
         _log.warning("sync/%s: keys are told by identifiers alone, its rows cannot be read: %s", connector.name, error)
-
-
-def ask_destinations(project: Project, answers: Mapping[str, Mapping[str, Any]]) -> Answers:
-    """Return the answers with those of destinations that still had to be asked."""
-    answered: Answers = {}
-    for name, answer in answers.items():
-        if answer["state"] != TO_ASK:
-            answered[name] = {field: value for field, value in answer.items() if field not in ("keys", "known_as")}
-            continue
-        answered[name] = {
-            "state": REQUESTED,
-            "asked": answer["asked"],
-            "note": "no deletion API: ask its administrator",
-        }
-    return answered

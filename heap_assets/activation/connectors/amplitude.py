@@ -11,13 +11,14 @@ from urllib.parse import quote_plus
 import polars as pl
 from pydantic import Field, SecretStr
 
+from heap_assets.activation.connectors.deletion import Calls, Deleted, Deletion, DeletionApi, json_call, refused
 from heap_assets.activation.connectors.inputs import (
     EventRowConnector,
     EventRowSettings,
     PeopleConnector,
     RecordSettings,
 )
-from heap_assets.activation.engine.auth import ApiKey
+from heap_assets.activation.engine.auth import ApiKey, Basic
 from heap_assets.activation.engine.destination import BaseDestination, Dedupe, Row
 from heap_assets.activation.engine.events import derived_id, event_faults, unix_ms
 from heap_assets.activation.engine.exchange import Request
@@ -27,6 +28,7 @@ from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble,
 from heap_assets.config import PROPERTIES, Region, VendorSettings
 
 _HOSTS: Mapping[str, str] = {"us": "https://api2.amplitude.com", "eu": "https://api.eu.amplitude.com"}
+_DELETION: Mapping[str, str] = {"us": "https://amplitude.com", "eu": "https://analytics.eu.amplitude.com"}
 _EVENTS, _EVENT_BYTES, _USERS, _USER_BYTES = 2_000, 19 << 20, 200, 300_000
 _TEXT, _SHORTEST_ID, _PER_USER = 1_024, 5, 1_000
 _WEEK = 7 * 86_400.0
@@ -50,6 +52,11 @@ class ToAmplitude(VendorSettings):
     events_per_second: int | None = Field(
         default=None, ge=1, description="Limit of the project, if its plan has one: 1000 on Starter"
     )
+
+    secret_key: SecretStr | None = Field(
+        default=None, description="Secret key of the project, with which erased people are deleted"
+    )
+    deletion_url: str | None = Field(default=None, description="Stands in for the host of deletion requests")
 
     @property
     def url(self) -> str:
@@ -93,10 +100,44 @@ class AmplitudeEventsSync(EventRowSettings, ToAmplitude):
     min_id_length: int = Field(default=_SHORTEST_ID, ge=1, description="Fewest characters of a user id")
 
 
+class AmplitudeDeletion(Deletion):
+    """`/api/2/deletions/users`, up to 100 users; a job of the day that is done within 30 days."""
+
+    ids_per_call = 100
+
+    def __init__(self, settings: ToAmplitude) -> None:
+        self._settings = settings
+        self._url = f"{(settings.deletion_url or _DELETION[settings.region.value]).rstrip('/')}/api/2/deletions/users"
+        self.missing = "" if settings.secret_key else "secret_key"
+
+    def destination(self) -> BaseDestination:
+        key, secret = self._settings.api_key.get_secret_value(), self._settings.secret_key
+        limits = Limits(rates=(Rate(1, 1, per_call=True),), shared_by=f"amplitude deletion:{self._url}")
+        login = Basic(key, secret.get_secret_value() if secret else "")
+        return DeletionApi("amplitude", hashlib.sha256(key.encode()).hexdigest()[:16], auth=login, limits=limits)
+
+    def ask(self, keys: Sequence[str]) -> Calls:
+        ignore = dict.fromkeys(("ignore_invalid_id", "ignore_invalid_ids"), "true")  # their documents have both
+        answer = yield json_call(self._url, {"user_ids": list(keys), "requester": "heap_assets", **ignore})
+        jobs = answer.json
+        if not answer.accepted or not isinstance(jobs, list) or not jobs:
+            return refused(answer)
+        return Deleted("pending", str(jobs[0]["day"]))
+
+    def poll(self, request_id: str) -> Calls:
+        answer = yield Request(f"{self._url}?start_day={request_id}&end_day={request_id}", method="GET", rows=0)
+        jobs = answer.json
+        if not answer.accepted or not isinstance(jobs, list):
+            return refused(answer)
+        done = all(one.get("status") == "done" for one in jobs if one.get("day") == request_id)
+        return Deleted("complete" if done else "pending", request_id)
+
+
 class AmplitudeUsersConnector(PeopleConnector[AmplitudeUsersSync]):
     """Rows to users."""
 
     settings_model = AmplitudeUsersSync
+    deletes = AmplitudeDeletion
 
     def destination(self, table: str = "") -> AmplitudeUsers:
         return AmplitudeUsers(self.settings)
@@ -106,6 +147,7 @@ class AmplitudeEventsConnector(EventRowConnector[AmplitudeEventsSync]):
     """Rows to events."""
 
     settings_model = AmplitudeEventsSync
+    deletes = AmplitudeDeletion
 
     def destination(self, table: str = "") -> AmplitudeEvents:
         return AmplitudeEvents(self.settings)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import polars as pl
 
 from heap_assets import clock
+from heap_assets.activation.connectors.deletion import Deletion, MembersRemoved
 from heap_assets.activation.connectors.reading import ReadSettings
 from heap_assets.activation.engine.accounts import at_account, ledger_of
 from heap_assets.activation.engine.addressing import Addressed, no_addresses
@@ -91,6 +92,8 @@ class Connector(ABC, Generic[S]):
     """
 
     settings_model: ClassVar[type[SyncSettings]]
+    deletes: ClassVar[type[Any] | None] = None
+    """What has people deleted at the destination, of the settings; of a kind that can be asked."""
     source_model: ClassVar[type[ReadSettings] | None] = None
     """Of a kind that can also be read, as a source of tables."""
 
@@ -260,6 +263,19 @@ class Connector(ABC, Generic[S]):
         if self.settings.source not in self.warehouse_tables:
             return mapped
         return {prop: apart(column, self.own_columns) for prop, column in mapped.items()}
+
+    def deletion(self) -> Deletion | str:
+        """Return what has people deleted at the destination, or why nobody can be asked."""
+        if not self.settings.erase:
+            return f"sync.{self.name}.erase is false: ask its administrator"
+        make = type(self).deletes
+        if make is None:
+            destination = self.destination(self.first_table)
+            if destination.mode is Mode.SET:
+                return MembersRemoved(destination)
+            return "it has no deletion API that is known here: ask its administrator"
+        deletion: Deletion = make(self.settings)
+        return f"sync.{self.name}.{deletion.missing} is not set" if deletion.missing else deletion
 
     def keys_of(self, identifiers: Iterable[tuple[str, str]]) -> set[str]:
         """Return what the destination may know a person by, of their identifiers (type and value)."""

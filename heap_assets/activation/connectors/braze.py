@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import polars as pl
 from pydantic import Field, SecretStr, model_validator
 
+from heap_assets.activation.connectors.deletion import Calls, Deleted, Deletion, json_call, refused
 from heap_assets.activation.connectors.inputs import (
     EventRowConnector,
     EventRowSettings,
@@ -27,6 +28,13 @@ from heap_assets.config import PROPERTIES, Match, MatchSettings, VendorSettings
 _OBJECTS, _BATCH_BYTES, _ROW_BYTES, _TEXT = 75, (4 << 20) - 64, 100_000, 255
 _THROTTLED, _MALFORMED = 429, 400
 _OWN = frozenset({"external_id", "user_alias", "braze_id", "_update_existing_only"})
+_DELETED_BY = {
+    "external_id": "external_ids",
+    "braze_id": "braze_ids",
+    "user_alias": "user_aliases",
+    "email": "email_addresses",
+    "phone": "phone_numbers",
+}
 _JUNK = frozenset({"null", "none", "nil", "undefined", "unknown", "anonymous", "0", "-1"})
 
 
@@ -103,10 +111,33 @@ class BrazeEventsSync(EventRowSettings, ToBraze):
     )
 
 
+class BrazeDeletion(Deletion):
+    """`/users/delete`, final; the key needs the permission `users.delete`. A later call for the user makes it anew."""
+
+    ids_per_call = 50
+
+    def __init__(self, settings: ToBraze) -> None:
+        self._settings = settings
+
+    def destination(self) -> BaseDestination:
+        return BrazeUsers(BrazeUsersSync.model_construct(**dict(self._settings)))
+
+    def ask(self, keys: Sequence[str]) -> Calls:
+        settings = self._settings
+        people: list[Any] = list(keys)
+        if settings.identifier == "user_alias":
+            people = [{"alias_name": key, "alias_label": settings.alias_label} for key in keys]
+        answer = yield json_call(f"{settings.url}/users/delete", {_DELETED_BY[settings.identifier]: people})
+        if not answer.accepted:
+            return refused(answer)
+        return Deleted("complete", note=f"{answer.fields.get('deleted', '?')} users were deleted")
+
+
 class BrazeUsersConnector(PeopleConnector[BrazeUsersSync]):
     """Rows to users."""
 
     settings_model = BrazeUsersSync
+    deletes = BrazeDeletion
 
     def destination(self, table: str = "") -> BrazeUsers:
         return BrazeUsers(self.settings)
@@ -116,6 +147,7 @@ class BrazeEventsConnector(EventRowConnector[BrazeEventsSync]):
     """Rows to events."""
 
     settings_model = BrazeEventsSync
+    deletes = BrazeDeletion
 
     def destination(self, table: str = "") -> BrazeEvents:
         return BrazeEvents(self.settings)

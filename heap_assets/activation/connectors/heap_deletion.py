@@ -39,14 +39,15 @@ class HeapDeletion:
         self._token = ""
         self._token_until = 0.0
 
-    def delete(self, identities: Sequence[str]) -> list[str]:
-        """Ask for the deletion of users by identity; returns one request id per 10,000 users.
+    def delete(self, identities: Sequence[str], user_ids: Sequence[int] = ()) -> list[str]:
+        """Ask for the deletion of users by identity or by Heap's own id; returns one request id per 10,000 users.
 
         Raises DeliveryError if Heap refuses; requests made before are listed in the message.
         """
         requests: list[str] = []
-        for start in range(0, len(identities), MOST_USERS):
-            users = [{"identity": identity} for identity in identities[start : start + MOST_USERS]]
+        everybody = [*({"identity": one} for one in identities), *({"user_id": one} for one in user_ids)]
+        for start in range(0, len(everybody), MOST_USERS):
+            users = everybody[start : start + MOST_USERS]
             about = f"made before: {requests or 'none'}"
             requests.append(self._call("POST", "/user_deletion", {"users": users}, about, "deletion_request_id"))
         return requests
@@ -89,9 +90,17 @@ def heap_deletion(deployment: Deployment, name: str) -> HeapDeletion:
 
     Raises SettingsError: the sync sends elsewhere, or the settings have no key for it.
     """
-    heap = deployment.settings.heap
     if not deployment.settings.sync[name].by_heap_identity:
         raise SettingsError(f"sync.{name} is not addressed by Heap identity: Heap cannot be asked to delete its keys")
+    return deletion_of_heap(deployment)
+
+
+def deletion_of_heap(deployment: Deployment) -> HeapDeletion:
+    """Return what asks Heap to delete users of the deployment's environment.
+
+    Raises SettingsError: the settings have no key for it.
+    """
+    heap = deployment.settings.heap
     if heap.deletion_key is None:
         raise SettingsError("heap.deletion_key is not set: an API key from Account > Manage > Privacy & Security")
     return HeapDeletion(HeapApp.of(heap), heap.deletion_key.get_secret_value(), allowed=deployment.allowed_hosts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,6 +11,8 @@ import orjson
 import polars as pl
 from pydantic import Field, SecretStr
 
+from heap_assets import clock
+from heap_assets.activation.connectors.deletion import Calls, Deleted, Deletion, DeletionApi, json_call, refused
 from heap_assets.activation.connectors.inputs import (
     EventRowConnector,
     EventRowSettings,
@@ -40,6 +43,13 @@ class ToMParticle(VendorSettings):
     base_url: str | None = Field(default=None, description="Stands in for mParticle's host")
     environment: Literal["production", "development"] = Field(default="production", description="Of the input")
     identity: Identity = Field(default="customer_id", description="Kind of identity that the key is")
+
+    deletion_url: str = Field(
+        default="https://opendsr.mparticle.com/v3", description="Address of the Data Subject Request API"
+    )
+    deletion_key: SecretStr | None = Field(default=None, description="Its key, with which erased people are deleted")
+    deletion_secret: SecretStr | None = Field(default=None, description="The secret of the key")
+    compliance: Literal["gdpr", "ccpa"] = Field(default="gdpr", description="Law that deletion requests name")
 
     @property
     def url(self) -> str:
@@ -87,10 +97,48 @@ class MParticleEventsSync(EventRowSettings, ToMParticle):
     ] = Field(default="other", description="Type of the custom events")
 
 
+class MParticleDeletion(Deletion):
+    """A request `erasure` of OpenDSR, one person each, with a status."""
+
+    def __init__(self, settings: ToMParticle) -> None:
+        self._settings, self._url = settings, settings.deletion_url.rstrip("/")
+        self.missing = "" if settings.deletion_key and settings.deletion_secret else "deletion_key"
+
+    def destination(self) -> BaseDestination:
+        key, secret = self._settings.deletion_key, self._settings.deletion_secret
+        login = Basic(key.get_secret_value() if key else "", secret.get_secret_value() if secret else "")
+        limits = Limits(rates=(Rate(16, 1, per_call=True),), shared_by=f"mparticle opendsr:{self._url}")
+        return DeletionApi("mparticle", self._url, auth=login, limits=limits)
+
+    def ask(self, keys: Sequence[str]) -> Calls:
+        # the same person has the same id, so that asking twice is one request
+        number = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self._url}\x1f{self._settings.identity}\x1f{keys[0]}"))
+        body = {
+            "regulation": self._settings.compliance,
+            "subject_request_id": number,
+            "subject_request_type": "erasure",
+            "submitted_time": f"{clock.now():%Y-%m-%dT%H:%M:%SZ}",
+            "subject_identities": {self._settings.identity: {"value": keys[0], "encoding": "raw"}},
+            "api_version": "3.0",
+        }
+        answer = yield json_call(f"{self._url}/requests", body)
+        if not answer.accepted:
+            return refused(answer)
+        return Deleted("pending", str(answer.fields.get("subject_request_id", number)))
+
+    def poll(self, request_id: str) -> Calls:
+        answer = yield Request(f"{self._url}/requests/{request_id}", method="GET", rows=0)
+        status = answer.fields.get("request_status")
+        if not answer.accepted or status == "cancelled":
+            return refused(answer, f"mParticle says {status}" if answer.accepted else "")
+        return Deleted("complete" if status == "completed" else "pending", request_id)
+
+
 class MParticleUsersConnector(PeopleConnector[MParticleUsersSync]):
     """Rows to users."""
 
     settings_model = MParticleUsersSync
+    deletes = MParticleDeletion
 
     def destination(self, table: str = "") -> MParticleUsers:
         return MParticleUsers(self.settings)
@@ -100,6 +148,7 @@ class MParticleEventsConnector(EventRowConnector[MParticleEventsSync]):
     """Rows to events."""
 
     settings_model = MParticleEventsSync
+    deletes = MParticleDeletion
 
     def destination(self, table: str = "") -> MParticleEvents:
         return MParticleEvents(self.settings)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import polars as pl
 from pydantic import Field, SecretStr
 
+from heap_assets.activation.connectors.deletion import Calls, Deleted, Deletion, DeletionApi, json_call, refused
 from heap_assets.activation.connectors.inputs import (
     EventRowConnector,
     EventRowSettings,
@@ -41,6 +42,8 @@ class ToOptimizely(VendorSettings):
     identifier: str = Field(
         default="customer_id", min_length=1, description="Field that the key is: email, phone, fs_user_id, one's own"
     )
+
+    compliance: Literal["gdpr", "ccpa", "lgpd"] = Field(default="gdpr", description="Law that deletion requests name")
 
     @property
     def url(self) -> str:
@@ -99,10 +102,40 @@ class OptimizelyListSync(MemberSettings, ToOptimizely):
     list_id: str = Field(min_length=1, description="Id of the list")
 
 
+class OptimizelyDeletion(Deletion):
+    """`/v3/compliance/<law>/delete`, with a status."""
+
+    ids_per_call = _OBJECTS
+
+    def __init__(self, settings: ToOptimizely) -> None:
+        self._settings = settings
+        self._url = f"{settings.url}/v3/compliance/{settings.compliance}"
+
+    def destination(self) -> BaseDestination:
+        key = self._settings.api_key.get_secret_value()
+        account = hashlib.sha256(key.encode()).hexdigest()[:16]
+        limits = Limits(rates=(Rate(_CALLS_A_SECOND, 1, per_call=True),), shared_by=f"optimizely:{account}")
+        return DeletionApi("optimizely", account, auth=ApiKey(key, "x-api-key"), limits=limits)
+
+    def ask(self, keys: Sequence[str]) -> Calls:
+        answer = yield json_call(f"{self._url}/delete", [{self._settings.identifier: key} for key in keys])
+        number = answer.fields.get("request_id")
+        if not answer.accepted:
+            return refused(answer)
+        return Deleted("pending", str(number)) if number else Deleted("requested")
+
+    def poll(self, request_id: str) -> Calls:
+        answer = yield Request(f"{self._url}/status/{request_id}", method="GET", rows=0)
+        if not answer.accepted:
+            return refused(answer)
+        return Deleted("complete" if answer.fields.get("status") == "completed" else "pending", request_id)
+
+
 class OptimizelyProfilesConnector(PeopleConnector[OptimizelyProfilesSync]):
     """Rows to profiles."""
 
     settings_model = OptimizelyProfilesSync
+    deletes = OptimizelyDeletion
 
     def destination(self, table: str = "") -> OptimizelyProfiles:
         return OptimizelyProfiles(self.settings, "/v3/profiles")
@@ -112,6 +145,7 @@ class OptimizelyEventsConnector(EventRowConnector[OptimizelyEventsSync]):
     """Rows to events."""
 
     settings_model = OptimizelyEventsSync
+    deletes = OptimizelyDeletion
 
     def destination(self, table: str = "") -> OptimizelyEvents:
         return OptimizelyEvents(self.settings)
@@ -121,6 +155,7 @@ class OptimizelyListConnector(MemberConnector[OptimizelyListSync]):
     """Members to subscribers."""
 
     settings_model = OptimizelyListSync
+    deletes = OptimizelyDeletion
 
     def destination(self, table: str = "") -> OptimizelyList:
         return OptimizelyList(self.settings)

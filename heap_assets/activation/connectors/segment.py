@@ -10,7 +10,9 @@ from typing import Any, ClassVar, Literal, Self
 import polars as pl
 from pydantic import Field, SecretStr
 
+from heap_assets.activation.connectors.deletion import Calls, Deleted, Deletion, DeletionApi, json_call, refused
 from heap_assets.activation.connectors.heap import JUNK_IDENTITIES
+from heap_assets.activation.engine.auth import Bearer
 from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.events import derived_id
 from heap_assets.activation.engine.exchange import Request
@@ -22,6 +24,7 @@ from heap_assets.identity import HEAP_IDENTITY
 
 HOSTS: Mapping[str, str] = {"us": "https://api.segment.io", "eu": "https://events.eu1.segmentapis.com"}
 """EU workspaces that post to the US host get no error and lose the data (heap.md 5)."""
+PUBLIC_API: Mapping[str, str] = {"us": "https://api.segmentapis.com", "eu": "https://eu1.api.segmentapis.com"}
 EVENT_BYTES, BATCH_BYTES, BATCH_EVENTS = 32 * 1024, 500 * 1024, 2500
 _ENVELOPE = 1024
 _SUFFIX = b'],"context":{"library":{"name":"heap_assets","version":"1"}},"integrations":{"Heap":false}}'
@@ -63,6 +66,10 @@ class ToSegment(SyncSettings):
     write_key: SecretStr = Field(description="Segment's write key, as ${SEGMENT_WRITE_KEY}")
     region: Region = Field(default=Region.US, description="An EU workspace loses what is posted to the US host")
     url: str | None = Field(default=None, description="Base URL instead of Segment's own")
+    deletion_token: SecretStr | None = Field(
+        default=None, description="Token of Segment's public API, with which erased people are suppressed and deleted"
+    )
+    deletion_url: str | None = Field(default=None, description="Stands in for the host of Segment's public API")
 
     def called_url(self, heap: HeapSettings) -> str:
         """Return the URL that is called."""
@@ -79,6 +86,41 @@ class ToSegmentUser(ToSegment):
     def identifier_type(self) -> str | None:
         """The identifier type by which people are addressed."""
         return self.user_id or super().identifier_type
+
+
+class SegmentDeletion(Deletion):
+    """A regulation `SUPPRESS_WITH_DELETE`, up to 5,000 userIds: suppressed at once, deleted within 30 days."""
+
+    ids_per_call = 5_000
+
+    def __init__(self, settings: ToSegment) -> None:
+        self._token = settings.deletion_token
+        self._url = (settings.deletion_url or PUBLIC_API[settings.region.value]).rstrip("/")
+        self.missing = "" if settings.deletion_token else "deletion_token"
+
+    def destination(self) -> BaseDestination:
+        limits = Limits(rates=(Rate(1, 1, per_call=True),), shared_by=f"segment regulations:{self._url}")
+        login = Bearer(self._token.get_secret_value() if self._token else "")
+        return DeletionApi("segment", self._url, auth=login, limits=limits)
+
+    def ask(self, keys: Sequence[str]) -> Calls:
+        body = {"regulationType": "SUPPRESS_WITH_DELETE", "subjectType": "USER_ID", "subjectIds": list(keys)}
+        answer = yield json_call(f"{self._url}/regulations", body)
+        data = answer.fields.get("data")
+        if not answer.accepted or not isinstance(data, dict):
+            return refused(answer)
+        return Deleted("pending", str(data["regulateId"]), "suppressed")
+
+    def poll(self, request_id: str) -> Calls:
+        answer = yield Request(f"{self._url}/regulations/{request_id}", method="GET", rows=0)
+        data = answer.fields.get("data") or {}
+        status = (data.get("regulation") or data).get("overallStatus")
+        if status == "FINISHED":
+            return Deleted("complete", request_id, "suppressed and deleted")
+        if status in ("FAILED", "PARTIAL_SUCCESS", "NOT_SUPPORTED", "INVALID"):
+            # it says so if any destination of theirs cannot delete, although Segment itself has
+            return Deleted("requested", request_id, f"Segment says {status}: look at its streams there")
+        return Deleted("pending", request_id) if answer.accepted else refused(answer)
 
 
 class SegmentDestination(BaseDestination):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from heap_assets.activation.connectors.base import Connector
 from heap_assets.activation.connectors.rows import Identities, profiles_by_identifier
-from heap_assets.activation.connectors.segment import SegmentDestination, SegmentSource, ToSegmentUser
+from heap_assets.activation.connectors.segment import SegmentDeletion, SegmentDestination, SegmentSource, ToSegmentUser
 from heap_assets.activation.engine.addressing import Addressed
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.spec import Mode
@@ -31,6 +31,7 @@ class SegmentIdentifyConnector(Connector[SegmentIdentifySync]):
     """Profiles by the identifier that is Segment's userId."""
 
     settings_model = SegmentIdentifySync
+    deletes = SegmentDeletion
 
     def destination(self, table: str = "") -> SegmentIdentify:
         return SegmentIdentify(SegmentSource.of(self.settings))

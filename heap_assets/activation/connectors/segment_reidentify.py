@@ -12,7 +12,13 @@ from pydantic import Field
 from heap_assets import clock
 from heap_assets.activation.connectors.base import Connector, Requirement
 from heap_assets.activation.connectors.rows import newest, newest_users, suppressed_users
-from heap_assets.activation.connectors.segment import SegmentDestination, SegmentSource, ToSegment, anonymous_id
+from heap_assets.activation.connectors.segment import (
+    SegmentDeletion,
+    SegmentDestination,
+    SegmentSource,
+    ToSegment,
+    anonymous_id,
+)
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.events import derived_id
 from heap_assets.activation.engine.spec import Mode
@@ -33,6 +39,7 @@ class SegmentReidentifyConnector(Connector[SegmentReidentifySync]):
     """People whose history changed since the sync first ran: merged users, and those in a full resync."""
 
     settings_model = SegmentReidentifySync
+    deletes = SegmentDeletion
 
     def destination(self, table: str = "") -> SegmentReidentify:
         return SegmentReidentify(SegmentSource.of(self.settings))

@@ -21,7 +21,13 @@ from heap_assets.activation.connectors.rows import (
     profiles_by_identifier,
     suppressed_users,
 )
-from heap_assets.activation.connectors.segment import SegmentDestination, SegmentSource, ToSegmentUser, anonymous_id
+from heap_assets.activation.connectors.segment import (
+    SegmentDeletion,
+    SegmentDestination,
+    SegmentSource,
+    ToSegmentUser,
+    anonymous_id,
+)
 from heap_assets.activation.connectors.tracking_plan import TrackingPlan
 from heap_assets.activation.engine.addressing import Addressed, no_addresses
 from heap_assets.activation.engine.destination import Row
@@ -75,6 +81,7 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
     """Days of Heap's event tables, each table with its columns, its event name and its ledger."""
 
     settings_model = SegmentTrackSync
+    deletes = SegmentDeletion
 
     def destination(self, table: str = "") -> SegmentTrack:
         return SegmentTrack(SegmentSource.of(self.settings), table=table)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field, SecretStr
 
+from heap_assets.activation.connectors.deletion import Calls, Deleted, Deletion, json_call, refused
 from heap_assets.activation.engine.auth import Bearer
 from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.exchange import Request
@@ -20,6 +21,7 @@ HOST = "https://api.hubapi.com"
 BATCH_ROWS = 100
 SEARCH = "search"
 """Label of searches, which have a limit of their own."""
+_CONTACTS = "/crm/v3/objects/contacts"
 _LOCKED, _MIGRATING, _THROTTLED = 423, 477, 429
 
 
@@ -43,6 +45,11 @@ class HubSpotAccount(Section):
 
 class ToHubSpot(HubSpotAccount, VendorSettings):
     """A sync to an account."""
+
+    @property
+    def contact_property(self) -> str:
+        """The property of contacts that holds the key."""
+        return "hs_object_id"
 
 
 class HubSpotDestination(BaseDestination):
@@ -85,6 +92,42 @@ class HubSpotDestination(BaseDestination):
     def verdict(self, response: Response, rows: Sequence[Row]) -> Verdict:
         """Return the verdict of a call that tells nothing of single rows: all are taken, or none is."""
         return Verdict() if response.accepted else Verdict(rest="not_applied", reason=reason_of(response))
+
+
+class HubSpotDeletion(Deletion):
+    """`gdpr-delete` of a contact by its id, which is looked up first: an address that HubSpot does not have is put on a
+    block list by that call, and so is never given to it."""
+
+    def __init__(self, settings: ToHubSpot) -> None:
+        self._settings, self._property = settings, settings.contact_property
+
+    def destination(self) -> HubSpotDestination:
+        return HubSpotDeletions(self._settings)
+
+    def ask(self, keys: Sequence[str]) -> Calls:
+        there = self.destination()
+        named = {} if self._property == "hs_object_id" else {"idProperty": self._property}
+        body = {"properties": ["hs_object_id"], **named, "inputs": [{"id": key} for key in keys]}
+        answer = yield json_call(f"{there.url}{_CONTACTS}/batch/read", body)
+        if not answer.accepted:
+            return refused(answer)
+        ids = [str(one["id"]) for one in answer.fields.get("results", ())]
+        for one in ids:
+            answer = yield json_call(f"{there.url}{_CONTACTS}/gdpr-delete", {"objectId": one})
+            if not answer.accepted:
+                return refused(answer)
+        return (
+            Deleted("requested", note="within 30 days") if ids else Deleted("complete", note="no contact has this key")
+        )
+
+
+class HubSpotDeletions(HubSpotDestination):
+    """The login and limits of calls that delete."""
+
+    kind = "hubspot"
+
+    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
+        raise NotImplementedError
 
 
 def as_text(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import polars as pl
 from pydantic import Field, field_validator
 
-from heap_assets.activation.connectors.hubspot.account import HubSpotDestination, ToHubSpot, as_text
+from heap_assets.activation.connectors.hubspot.account import HubSpotDeletion, HubSpotDestination, ToHubSpot, as_text
 from heap_assets.activation.connectors.inputs import EventRowConnector, EventRowSettings
 from heap_assets.activation.engine.destination import Dedupe, Row
 from heap_assets.activation.engine.events import derived_id, event_faults
@@ -46,6 +46,11 @@ class HubSpotEventsSync(EventRowSettings, ToHubSpot):
     )
     path: str = Field(default="/events/v3/send/batch", description="Path of the call, for another version of the API")
 
+    @property
+    def contact_property(self) -> str:
+        """The property of contacts that holds the key."""
+        return {"email": "email", "objectId": "hs_object_id", "utk": "hs_analytics_user_token"}[self.identify_by]
+
     @field_validator("properties")
     @classmethod
     def _can_be_defined(cls, value: dict[str, str]) -> dict[str, str]:
@@ -60,6 +65,7 @@ class HubSpotEventsConnector(EventRowConnector[HubSpotEventsSync]):
     """Rows of a table to custom events."""
 
     settings_model = HubSpotEventsSync
+    deletes = HubSpotDeletion
 
     def destination(self, table: str = "") -> HubSpotEvents:
         return HubSpotEvents(self.settings, self.name)

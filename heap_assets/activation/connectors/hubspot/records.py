@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import polars as pl
 from pydantic import Field
 
-from heap_assets.activation.connectors.hubspot.account import HubSpotDestination, ToHubSpot, as_text
+from heap_assets.activation.connectors.hubspot.account import HubSpotDeletion, HubSpotDestination, ToHubSpot, as_text
 from heap_assets.activation.connectors.hubspot.read import HubSpotSource
 from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
 from heap_assets.activation.engine.destination import Row
@@ -32,6 +32,11 @@ class HubSpotRecordsSync(RecordSettings, MatchSettings, ToHubSpot):
     def possible_matches(self) -> tuple[Match, ...]:
         """Return the policies that HubSpot can keep: it has no reliable call that only updates by e-mail."""
         return ("upsert",) if self.key_property == "email" else self.matches
+
+    @property
+    def contact_property(self) -> str:
+        """The property of contacts that holds the key."""
+        return self.key_property
 
     @property
     def objects_path(self) -> str:
@@ -76,6 +81,7 @@ class HubSpotContactsConnector(PeopleConnector[HubSpotContactsSync]):
     """People to contacts."""
 
     settings_model = HubSpotContactsSync
+    deletes = HubSpotDeletion
     source_model = HubSpotSource
 
     def destination(self, table: str = "") -> HubSpotRecords:

@@ -11,7 +11,13 @@ import polars as pl
 from pydantic import Field
 
 from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
-from heap_assets.activation.connectors.intercom.workspace import NOT_THERE, IntercomDestination, ToIntercom, why
+from heap_assets.activation.connectors.intercom.workspace import (
+    NOT_THERE,
+    IntercomDeletion,
+    IntercomDestination,
+    ToIntercom,
+    why,
+)
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Exchange, Request, Step
 from heap_assets.activation.engine.spec import Mode
@@ -66,6 +72,7 @@ class IntercomContactsConnector(PeopleConnector[IntercomContactsSync]):
     """People to contacts."""
 
     settings_model = IntercomContactsSync
+    deletes = IntercomDeletion
 
     def destination(self, table: str = "") -> IntercomContacts:
         return IntercomContacts(self.settings)

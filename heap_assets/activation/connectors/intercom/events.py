@@ -9,7 +9,13 @@ import polars as pl
 from pydantic import field_validator
 
 from heap_assets.activation.connectors.inputs import EventRowConnector, EventRowSettings
-from heap_assets.activation.connectors.intercom.workspace import NOT_THERE, IntercomDestination, ToIntercom, why
+from heap_assets.activation.connectors.intercom.workspace import (
+    NOT_THERE,
+    IntercomDeletion,
+    IntercomDestination,
+    ToIntercom,
+    why,
+)
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.events import event_faults, unix_ms
 from heap_assets.activation.engine.exchange import Request
@@ -45,6 +51,7 @@ class IntercomEventsConnector(EventRowConnector[IntercomEventsSync]):
     """Rows to events."""
 
     settings_model = IntercomEventsSync
+    deletes = IntercomDeletion
 
     def destination(self, table: str = "") -> IntercomEvents:
         return IntercomEvents(self.settings)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import Field, SecretStr
 
+from heap_assets.activation.connectors.deletion import Calls, Deleted, Deletion, refused
 from heap_assets.activation.engine.auth import Bearer
 from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.exchange import Request
@@ -86,6 +87,40 @@ class IntercomDestination(BaseDestination):
         if response.status == 403:
             return Trouble.stop("Intercom refuses: the app lacks a permission")
         return super().trouble(response)
+
+
+class IntercomDeletion(Deletion):
+    """`/user_delete_requests`, by Intercom's own id, which is looked up first; hard deletion within 90 days."""
+
+    def __init__(self, settings: ToIntercom) -> None:
+        self._settings = settings
+
+    def destination(self) -> IntercomDestination:
+        return IntercomDestination(self._settings)
+
+    def ask(self, keys: Sequence[str]) -> Calls:
+        there, own = self.destination(), self._settings.identifier
+        ids = list(keys)
+        if own != "id":
+            query = {"field": own, "operator": "IN", "value": sorted({*keys, *map(str.lower, keys)})}
+            body = {"query": {"operator": "AND", "value": [query]}}
+            answer = yield there.call("/contacts/search", body, repeatable=True, rows=0, label="search")
+            if not answer.accepted:
+                return refused(answer)
+            ids = [str(contact["id"]) for contact in answer.fields.get("data", ())]
+        for one in ids:
+            answer = yield there.call(
+                "/user_delete_requests",
+                {"intercom_user_id": one},
+                repeatable=True,
+                rows=0,
+                reads=frozenset({NOT_THERE}),
+            )
+            if not answer.accepted and answer.status != NOT_THERE:
+                return refused(answer)
+        return (
+            Deleted("requested", note="within 90 days") if ids else Deleted("complete", note="no contact has this key")
+        )
 
 
 def why(response: Response) -> str:

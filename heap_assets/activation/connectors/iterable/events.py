@@ -9,7 +9,7 @@ import polars as pl
 from pydantic import Field
 
 from heap_assets.activation.connectors.inputs import EventRowConnector, EventRowSettings
-from heap_assets.activation.connectors.iterable.project import IterableDestination, ToIterable
+from heap_assets.activation.connectors.iterable.project import IterableDeletion, IterableDestination, ToIterable
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.events import derived_id, event_faults, unix_ms
 from heap_assets.activation.engine.exchange import Request
@@ -43,6 +43,7 @@ class IterableEventsConnector(EventRowConnector[IterableEventsSync]):
     """Rows to events."""
 
     settings_model = IterableEventsSync
+    deletes = IterableDeletion
 
     def destination(self, table: str = "") -> IterableEvents:
         return IterableEvents(self.settings, self.name)

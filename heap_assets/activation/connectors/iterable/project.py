@@ -10,6 +10,7 @@ from typing import Any, Literal
 import polars as pl
 from pydantic import Field, SecretStr
 
+from heap_assets.activation.connectors.deletion import Calls, Deleted, Deletion, DeletionApi, json_call, refused
 from heap_assets.activation.engine.auth import ApiKey
 from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.limits import Limits, Rate
@@ -19,6 +20,7 @@ from heap_assets.config import Match, Region, VendorSettings
 
 _HOSTS: Mapping[str, str] = {"us": "https://api.iterable.com", "eu": "https://api.eu.iterable.com"}
 _ROWS, _BATCH_BYTES = 1_000, 4 << 20
+_NOT_THERE = 404
 _AROUND = 256
 """Bytes of a body that are not rows."""
 _JUNK = frozenset({"null", "none", "nil", "undefined", "unknown", "anonymous", "0", "-1"})
@@ -138,3 +140,23 @@ class IterableDestination(BaseDestination):
     def _spelled(self, key: Any) -> str:
         # an answer has addresses in lower case
         return str(key).lower() if self.key_field == "email" else str(key)
+
+
+class IterableDeletion(Deletion):
+    """`/api/users/forget`: deletes, and keeps the person from being made again, until `/api/users/unforget`."""
+
+    def __init__(self, settings: ToIterable) -> None:
+        self._settings = settings
+
+    def destination(self) -> BaseDestination:
+        key = self._settings.api_key.get_secret_value()
+        account = hashlib.sha256(key.encode()).hexdigest()[:16]
+        limits = Limits(rates=(Rate(3, 1, per_call=True),), shared_by=f"iterable:{self._settings.url}:{account}:forget")
+        return DeletionApi("iterable", f"{self._settings.url}:{account}", auth=ApiKey(key, "Api-Key"), limits=limits)
+
+    def ask(self, keys: Sequence[str]) -> Calls:
+        body = {self._settings.key_field: keys[0]}
+        answer = yield json_call(f"{self._settings.url}/api/users/forget", body, reads=frozenset({_NOT_THERE}))
+        if answer.status == _NOT_THERE:
+            return Deleted("complete", note="no user has this key")
+        return Deleted("requested", note="forgotten") if answer.accepted else refused(answer)

@@ -10,7 +10,7 @@ import orjson
 from pydantic import Field, model_validator
 
 from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
-from heap_assets.activation.connectors.iterable.project import IterableDestination, ToIterable
+from heap_assets.activation.connectors.iterable.project import IterableDeletion, IterableDestination, ToIterable
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
@@ -69,6 +69,7 @@ class IterableUsersConnector(PeopleConnector[IterableUsersSync]):
     """Rows to users."""
 
     settings_model = IterableUsersSync
+    deletes = IterableDeletion
 
     def destination(self, table: str = "") -> IterableUsers:
         return IterableUsers(self.settings)
