@@ -129,8 +129,8 @@ class AmplitudeDeletion(Deletion):
         jobs = answer.json
         if not answer.accepted or not isinstance(jobs, list):
             return refused(answer)
-        done = all(one.get("status") == "done" for one in jobs if one.get("day") == request_id)
-        return Deleted("complete" if done else "pending", request_id)
+        is_done = all(one.get("status") == "done" for one in jobs if one.get("day") == request_id)
+        return Deleted("complete" if is_done else "pending", request_id)
 
 
 class AmplitudeUsersConnector(PeopleConnector[AmplitudeUsersSync]):

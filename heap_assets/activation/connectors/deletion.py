@@ -84,9 +84,9 @@ class MembersRemoved(Deletion):
         return self._destination
 
     def ask(self, keys: Sequence[str]) -> Calls:
-        there = self._destination
-        rows = [Row(key, key, {}, removed=True, identifier=_identifier(there, key)) for key in keys]
-        exchange = there.exchange([orjson.dumps(there.element(row)) for row in rows], rows)
+        destination = self._destination
+        rows = [Row(key, key, {}, removed=True, identifier=_identifier(destination, key)) for key in keys]
+        exchange = destination.exchange([orjson.dumps(destination.element(row)) for row in rows], rows)
         try:
             step = next(exchange)
             while True:
@@ -99,8 +99,8 @@ class MembersRemoved(Deletion):
                 step = exchange.send(answer)
         except StopIteration as end:
             refused = [row for row in end.value.rows.values() if row.status == "rejected"]
-            whole = end.value.rest == "not_applied" and not end.value.rows
-            if refused or whole:
+            is_refused = end.value.rest == "not_applied" and not end.value.rows
+            if refused or is_refused:
                 return Deleted("failed", note=f"{len(refused) or len(rows)} removals from the audience were refused")
             return Deleted("complete", note="removed from the audience; what is held elsewhere there stays")
         finally:
@@ -110,10 +110,10 @@ class MembersRemoved(Deletion):
 _LONGEST_WAIT = 60.0
 
 
-def _identifier(there: BaseDestination, key: str) -> str:
-    if there.key_recipe is None:
+def _identifier(destination: BaseDestination, key: str) -> str:
+    if destination.key_recipe is None:
         return key
-    made = pl.select(there.key_recipe.applied(pl.lit(key))).item()
+    made = pl.select(destination.key_recipe.applied(pl.lit(key))).item()
     return key if made is None else str(made)
 
 

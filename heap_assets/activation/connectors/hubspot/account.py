@@ -105,15 +105,15 @@ class HubSpotDeletion(Deletion):
         return HubSpotDeletions(self._settings)
 
     def ask(self, keys: Sequence[str]) -> Calls:
-        there = self.destination()
+        destination = self.destination()
         named = {} if self._property == "hs_object_id" else {"idProperty": self._property}
         body = {"properties": ["hs_object_id"], **named, "inputs": [{"id": key} for key in keys]}
-        answer = yield json_call(f"{there.url}{_CONTACTS}/batch/read", body)
+        answer = yield json_call(f"{destination.url}{_CONTACTS}/batch/read", body)
         if not answer.accepted:
             return refused(answer)
         ids = [str(one["id"]) for one in answer.fields.get("results", ())]
         for one in ids:
-            answer = yield json_call(f"{there.url}{_CONTACTS}/gdpr-delete", {"objectId": one})
+            answer = yield json_call(f"{destination.url}{_CONTACTS}/gdpr-delete", {"objectId": one})
             if not answer.accepted:
                 return refused(answer)
         return (

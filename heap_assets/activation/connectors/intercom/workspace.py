@@ -99,17 +99,17 @@ class IntercomDeletion(Deletion):
         return IntercomDestination(self._settings)
 
     def ask(self, keys: Sequence[str]) -> Calls:
-        there, own = self.destination(), self._settings.identifier
+        destination, own = self.destination(), self._settings.identifier
         ids = list(keys)
         if own != "id":
             query = {"field": own, "operator": "IN", "value": sorted({*keys, *map(str.lower, keys)})}
             body = {"query": {"operator": "AND", "value": [query]}}
-            answer = yield there.call("/contacts/search", body, repeatable=True, rows=0, label="search")
+            answer = yield destination.call("/contacts/search", body, repeatable=True, rows=0, label="search")
             if not answer.accepted:
                 return refused(answer)
             ids = [str(contact["id"]) for contact in answer.fields.get("data", ())]
         for one in ids:
-            answer = yield there.call(
+            answer = yield destination.call(
                 "/user_delete_requests",
                 {"intercom_user_id": one},
                 repeatable=True,
