@@ -63,6 +63,8 @@ BEHAVIOUR_COLUMNS = ("session_count", "active_days", "last_active", "engagement_
 """Columns that `profiles.behaviour` adds to profiles, besides one per feature."""
 AUDIT = "audit"
 STATUS_REPORT = "status/report"
+ERASURES = "privacy/erasures"
+SHARED_WITH = "privacy/shared_with"
 
 INBOX_MESSAGES = ("track", "identify", "group", "page", "screen", "alias", "delete")
 """Tables of the inbox, by the type of the message (destinations_b.md 4.2); each webhook source has one besides."""

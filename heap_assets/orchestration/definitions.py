@@ -19,6 +19,7 @@ from heap_assets.orchestration.assets.heap_connect import dumps, landed
 from heap_assets.orchestration.assets.identity import identity
 from heap_assets.orchestration.assets.inbox import GROUP as INBOX
 from heap_assets.orchestration.assets.inbox import inbox_tables
+from heap_assets.orchestration.assets.privacy import erasure_job, erasure_schedule, erasures
 from heap_assets.orchestration.assets.profiles import profiles
 from heap_assets.orchestration.assets.publish import GROUP as PUBLISH
 from heap_assets.orchestration.assets.publish import publishing
@@ -109,6 +110,7 @@ def _definitions(project: Project) -> dg.Definitions:
         dg.DefaultScheduleStatus.RUNNING if run.automation == "running" else dg.DefaultScheduleStatus.STOPPED
     )
     retention = retention_job(project)
+    erasing = erasure_job(names)
     recency = recency_job(hourly_checks(project), names=names, status=schedule_status)
     exported = is_exported(project)
     arrivals: list[dg.AssetsDefinition | dg.AssetSpec] = (
@@ -129,6 +131,7 @@ def _definitions(project: Project) -> dg.Definitions:
         *reverse_etl(project),
         *warehouse_tables(project),
         *inbox_tables(project),
+        erasures(project),
     ]
     by_group = Groups(project, assets)
     by_group.check_names(project)
@@ -166,8 +169,9 @@ def _definitions(project: Project) -> dg.Definitions:
             recency.schedule,
             status_schedule(names, schedule_status),
             retention_schedule(names, retention, schedule_status),
+            erasure_schedule(names, erasing, schedule_status),
         ],
-        jobs=[*rebuilding_jobs(project, by_group), *sync_jobs(project), retention, recency.job],
+        jobs=[*rebuilding_jobs(project, by_group), *sync_jobs(project), retention, recency.job, erasing],
     )
 
 

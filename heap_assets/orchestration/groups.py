@@ -16,6 +16,7 @@ _TEAMS: Mapping[str, str] = {
     "heap_users": "team:product",
     "inbox": "team:engineering",
     "identity": "team:data",
+    "privacy": "team:data",
     "profiles": "team:data",
     "publish": "team:data",
     "reverse_etl": "team:marketing",

@@ -12,7 +12,7 @@ import dagster as dg
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.column_types import declared_type
 from heap_assets.orchestration.groups import owners_of
-from heap_assets.pipelines import delivery
+from heap_assets.pipelines import delivery, erasure
 from heap_assets.pipelines.people import audit_of_day, identity_of_day, profiles_of_day
 from heap_assets.pipelines.reverse_etl import start_and_wait
 from heap_assets.pipelines.reviewing import reviewed_table
@@ -25,6 +25,7 @@ from heap_assets.tables import (
     CHANGES,
     CONFLICTS,
     DUMPS,
+    ERASURES,
     GRAPH,
     HEAP,
     IDENTITY,
@@ -133,6 +134,19 @@ _COLUMNS: Mapping[str, Mapping[str, ColumnDoc]] = {
         "profile_id": ColumnDoc("A member, or who was one the day before."),
         "change": ColumnDoc("entered, stayed or left, from the day before."),
         "since": ColumnDoc("First day of the membership; of who left, the first day without."),
+    },
+    ERASURES: {
+        "request": ColumnDoc("Id of the request, which says nothing of the person."),
+        "state": ColumnDoc(
+            "requested, confirmed, erasing, waiting (for a destination), complete, cancelled or lifted."
+        ),
+        "source": ColumnDoc("Where it came from: cli, or the asset of a table."),
+        "requested_at": ColumnDoc("When it came in (UTC)."),
+        "confirmed_at": ColumnDoc("When it was confirmed (UTC)."),
+        "identifiers": ColumnDoc("Number of identifiers that it erases."),
+        "left": ColumnDoc("Number of values that it leaves to others."),
+        "destinations_asked": ColumnDoc("Destinations that were asked, or have to be by people."),
+        "destinations_open": ColumnDoc("Destinations that have not finished, or could not be asked yet."),
     },
     AUDIT: {
         "metric": ColumnDoc("What was counted."),
@@ -294,6 +308,7 @@ _CODE: Mapping[str, Callable[..., Any]] = {
     IDENTITY: identity_of_day,
     PROFILES: profiles_of_day,
     AUDIT: audit_of_day,
+    ERASURES: erasure.run,
     SYNCS: delivery.send,
     REVERSE_ETL: start_and_wait,
 }

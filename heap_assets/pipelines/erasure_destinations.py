@@ -30,7 +30,7 @@ def ask_destinations(
     """
     answers: dict[str, Answers] = {one: {name: dict(of) for name, of in stored[one].items()} for one in stored}
     _ask_heap(project, answers, identifiers)
-    asked: dict[tuple[str, str], Deleted] = {}
+    outcomes: dict[tuple[str, str], Deleted] = {}
     names = dict.fromkeys(name for of_request in answers.values() for name in of_request if name != HEAP)
     for name in names:
         waiting = {
@@ -44,13 +44,13 @@ def ask_destinations(
                 answers[one][name] |= {"state": REQUESTED, "note": deletion}
             continue
         account = deletion.destination().target
-        keys = sorted({key for of_request in waiting.values() for key in of_request if (account, key) not in asked})
+        keys = sorted({key for of_request in waiting.values() for key in of_request if (account, key) not in outcomes})
         for start in range(0, len(keys), deletion.ids_per_call):
             some = keys[start : start + deletion.ids_per_call]
-            outcome = _asked(project, name, deletion, some)
-            asked |= {(account, key): outcome for key in some}
+            outcome = _ask(project, name, deletion, some)
+            outcomes |= {(account, key): outcome for key in some}
         for one, own in waiting.items():
-            answers[one][name] |= _summed([asked[account, key] for key in own], len(own))
+            answers[one][name] |= _summed([outcomes[account, key] for key in own], len(own))
     for of_request in answers.values():
         for answer in of_request.values():
             if answer["state"] not in (TO_ASK, FAILED):
@@ -123,7 +123,7 @@ def _api(project: Project, name: str, deletion: Deletion) -> Api:
     return Api(deletion.destination(), allowed=project.allowed_hosts, share=share)
 
 
-def _asked(project: Project, name: str, deletion: Deletion, keys: Sequence[str]) -> Deleted:
+def _ask(project: Project, name: str, deletion: Deletion, keys: Sequence[str]) -> Deleted:
     try:
         with _api(project, name, deletion) as api:
             return api.through(deletion.ask(keys))
@@ -132,9 +132,9 @@ def _asked(project: Project, name: str, deletion: Deletion, keys: Sequence[str])
         return Deleted("failed", note=f"could not be asked ({type(error).__name__})")
 
 
-def _summed(outcomes: Sequence[Deleted], asked: int) -> dict[str, Any]:
+def _summed(outcomes: Sequence[Deleted], keys: int) -> dict[str, Any]:
     """Return one answer of several: the least that was reached."""
     reached = min(outcomes, key=lambda one: (FAILED, PENDING, REQUESTED, COMPLETE).index(one.state))
     numbers = sorted({one.id for one in outcomes if one.id})
     notes = sorted({one.note for one in outcomes if one.note})
-    return {"state": reached.state, "asked": asked, "requests": numbers, "note": "; ".join(notes)}
+    return {"state": reached.state, "asked": keys, "requests": numbers, "note": "; ".join(notes)}

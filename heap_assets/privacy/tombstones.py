@@ -113,6 +113,15 @@ class Tombstones:
                 pairs |= self._erased(addresses, kind, requests)
         return pairs
 
+    def erased_pairs(self, graph: pl.LazyFrame) -> dict[Pair, str]:
+        """Return the identifiers of a graph (identifier_type, identifier) that have a tombstone."""
+        requests = dict(self.stones.select("hash", "request").iter_rows())
+        pairs: dict[Pair, str] = {}
+        rows = graph.select("identifier_type", "identifier").unique().collect(engine="streaming")
+        for (kind,), values in rows.partition_by("identifier_type", as_dict=True).items():
+            pairs |= self._erased(values["identifier"], str(kind), requests)
+        return pairs
+
     def _erased(self, values: pl.Series, kind: str, requests: Mapping[str, str]) -> dict[Pair, str]:
         hashed = keyed_hashes(values, self.key, kind)
         hit = hashed.is_in(self._hashes.implode())

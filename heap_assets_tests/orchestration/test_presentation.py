@@ -15,7 +15,17 @@ from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.orchestration.ui_metadata import CODE, LINEAGE, ORIGINS, SCHEMA
 from heap_assets.project.project import Project, open_project
 
-GROUPS = {"heap_connect", "heap_events", "heap_users", "warehouse", "identity", "profiles", "sync", "publish", "status"}
+GROUPS = {
+    "heap_connect",
+    "heap_events",
+    "heap_users",
+    "warehouse",
+    "identity",
+    "profiles",
+    "sync",
+    "publish",
+    "status",
+} | {"privacy"}
 WITHOUT_COLUMNS = ("heap_connect/", "status/", "publish/")
 
 
