@@ -218,6 +218,11 @@ class LiveSettings(Section):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on")
     port: int = Field(default=8484, ge=0, le=65535, description="Port to listen on; 0 for a free one")
+    follow: Literal["service", "dagster"] = Field(
+        default="service",
+        description="What sends profiles as messages change them: the service within seconds, or a sensor with "
+        "micro-batches within a minute",
+    )
     interval_seconds: float = Field(
         default=0.5, ge=0.05, description="How often profiles follow what came, if anything came"
     )

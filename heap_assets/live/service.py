@@ -22,17 +22,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from heap_assets import clock
 from heap_assets.config import InboxSettings
 from heap_assets.errors import HeapAssetsError, SettingsError
 from heap_assets.live.commit import GroupCommit
 from heap_assets.live.endpoint import CALLS, Endpoint
 from heap_assets.project import Project
-from heap_assets.sources.inbox import SPOOL, Arrival, SegmentWriter, SpoolError
+from heap_assets.sources.inbox import SPOOL, Arrival, SegmentWriter, SpoolError, remove_status, write_status
 
 _LOG: Final = logging.getLogger("heap_assets.live")
 _TICK_SECONDS: Final = 0.1
 _REPORT_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 5.0
+_STATUS_SECONDS: Final = 15.0
 
 
 class Follower(Protocol):
@@ -114,8 +116,7 @@ class LiveService:
         tasks = [asyncio.create_task(self._land_until_cancelled())]
         if self.follower is not None:
             tasks.append(asyncio.create_task(self.follower.run()))
-        if self.reporter is not None:
-            tasks.append(asyncio.create_task(self._report_until_cancelled(self.reporter)))
+        tasks.append(asyncio.create_task(self._report_until_cancelled()))
         try:
             yield
         finally:
@@ -126,6 +127,7 @@ class LiveService:
             self.writer.close_segment()
             try:
                 self.landed += await asyncio.to_thread(self.writer.land)
+                await asyncio.to_thread(remove_status, self.project.lake.store, self.writer.name)
             except (HeapAssetsError, OSError) as error:
                 _LOG.error("what is not in the lake yet stays on disk for the next service: %s", error)
 
@@ -143,18 +145,22 @@ class LiveService:
                 _LOG.error("messages wait on disk, the lake does not take them: %s", type(error).__name__)
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _report_until_cancelled(self, reporter: Reporter) -> None:
-        before: dict[str, int] = {}
+    async def _report_until_cancelled(self) -> None:
+        before = 0
+        last_told = time.monotonic()
         while True:
-            await asyncio.sleep(_REPORT_SECONDS)
-            now = dict(self.endpoint.accepted)
-            since = {source: count - before.get(source, 0) for source, count in now.items()}
-            before = now
+            await asyncio.sleep(_STATUS_SECONDS)
+            gauges = dict(self.follower.gauges()) if self.follower is not None else {}
+            facts = {"accepted": self.endpoint.accepted.total(), "waiting_bytes": self.writer.waiting_bytes, **gauges}
             try:
-                gauges = self.follower.gauges() if self.follower is not None else {}
-                await asyncio.to_thread(reporter, {"messages": sum(since.values()), **gauges})
-            except Exception as error:  # Dagster's storage may be away; what it is told next has the totals
-                _LOG.warning("Dagster was not told what came: %s", type(error).__name__)
+                store, service = self.project.lake.store, self.writer.name
+                await asyncio.to_thread(write_status, store, service, clock.now(), facts)
+                if self.reporter is not None and time.monotonic() - last_told >= _REPORT_SECONDS:
+                    last_told = time.monotonic()
+                    messages, before = self.endpoint.accepted.total() - before, self.endpoint.accepted.total()
+                    await asyncio.to_thread(self.reporter, {"messages": messages, **gauges})
+            except Exception as error:  # the lake or Dagster's storage may be away; what is told next has the totals
+                _LOG.warning("what the service did could not be reported: %s", type(error).__name__)
 
     async def _health(self, request: Request) -> Response:
         del request

@@ -32,6 +32,7 @@ from heap_assets.orchestration.assets.warehouse import warehouse_tables
 from heap_assets.orchestration.checks import LAKE, check_step
 from heap_assets.orchestration.groups import Groups
 from heap_assets.orchestration.jobs import rebuilding_jobs, retention_job, retention_schedule, sync_jobs
+from heap_assets.orchestration.live import micro_batch_job, micro_batch_sensor
 from heap_assets.orchestration.manifest_sensor import manifest_sensor
 from heap_assets.orchestration.resources import LakeResource, days
 from heap_assets.orchestration.run_alarms import Own
@@ -119,6 +120,8 @@ def _definitions(project: Project) -> dg.Definitions:
         else [landed(project, DUMPS, "parquet"), dumps(project)]
     )
     arrival_sensor = exports_sensor if exported else manifest_sensor
+    micro_batch = micro_batch_job(project)
+    follow_status = sensor_status if settings.live.follow == "dagster" else dg.DefaultSensorStatus.STOPPED
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
         *arrivals,
         event_tables(project),
@@ -154,6 +157,7 @@ def _definitions(project: Project) -> dg.Definitions:
         sensors=[
             arrival_sensor(project, interval_seconds=settings.heap.manifest_poll_seconds, status=sensor_status),
             *automation_sensors(project, by_group, sensor_status),
+            *([micro_batch_sensor(project, micro_batch, status=follow_status)] if micro_batch else []),
             waiting_sensor(project, status=sensor_status),
             *alert_sensors(
                 project.lake.store,
@@ -171,7 +175,14 @@ def _definitions(project: Project) -> dg.Definitions:
             retention_schedule(names, retention, schedule_status),
             erasure_schedule(names, erasing, schedule_status),
         ],
-        jobs=[*rebuilding_jobs(project, by_group), *sync_jobs(project), retention, recency.job, erasing],
+        jobs=[
+            *rebuilding_jobs(project, by_group),
+            *sync_jobs(project),
+            *([micro_batch] if micro_batch else []),
+            retention,
+            recency.job,
+            erasing,
+        ],
     )
 
 

@@ -12,7 +12,16 @@ from heap_assets.errors import MissingInputError
 from heap_assets.pipelines.readiness import last_attempts
 from heap_assets.pipelines.table import BuiltTable, Table, Task
 from heap_assets.project import Project
-from heap_assets.sources.inbox import Part, build_message_day, day_inputs, fold_accounts, fold_users, parts_by_day
+from heap_assets.sources.inbox import (
+    Part,
+    build_message_day,
+    day_inputs,
+    fold_accounts,
+    fold_users,
+    parts_by_day,
+    parts_version,
+    stored_parts,
+)
 from heap_assets.storage import Inputs
 from heap_assets.tables import INBOX_ACCOUNTS, INBOX_USERS, inbox_asset
 from heap_assets.versions import version_of
@@ -76,6 +85,14 @@ def folded_inputs(project: Project, asset: str, day: date) -> Inputs:
     }
     columns = [project.message_tables[source].version for source in _FOLDED_FROM[asset]]
     return Inputs({**versions, "columns": version_of(columns)})
+
+
+def newest_messages(project: Project) -> str:
+    """Return a version of the messages of the running day and the day before; empty without any."""
+    store, days = project.lake.store, (clock.newest_complete_day(), clock.today())
+    tables = project.message_tables.values()
+    parts = [part for table in tables for day in days for part in stored_parts(store, table.name, day)]
+    return parts_version(parts) if parts else ""
 
 
 def unbuilt_inbox_days(project: Project) -> dict[str, set[date]]:

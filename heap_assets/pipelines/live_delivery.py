@@ -145,6 +145,30 @@ class LiveDelivery:
                 continue  # a run is sending, and folds the log itself
 
 
+def follow_once(project: Project) -> dict[str, dict[str, Any]]:
+    """Apply the messages that the newest day does not have, and send what they changed: a micro-batch.
+
+    Returns sync to `sent`, `waiting` and, where something waits, `blocked_by`.
+
+    Raises
+    ------
+    MissingInputError
+        If there is no day of profiles yet.
+    """
+    profiles = LiveProfiles(project)
+    delivery = LiveDelivery(project, profiles)
+    changed = profiles.apply(profiles.backlog)
+    if changed is not None:
+        delivery.queue(changed)
+    sent = {report.sync: report.sent for report in delivery.send()}
+    delivery.close()
+    return {
+        sync.name: {"sent": sent.get(sync.name, 0), "waiting": len(sync.waiting)}
+        | ({"blocked_by": sync.blocked_by} if sync.blocked_by else {})
+        for sync in delivery.syncs
+    }
+
+
 def _keys(rows: Rows) -> pl.Series:
     """Return all keys of rows, of held and invalid ones too."""
     if not isinstance(rows, Addressed):

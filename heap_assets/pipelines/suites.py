@@ -29,10 +29,13 @@ from heap_assets.quality import (
     checks_for_profiles,
     checks_for_users,
     checks_for_warehouse_table,
+    coming_check,
     delivery_recency_check,
+    followed_check,
     recency_checks,
 )
 from heap_assets.sources.heap_connect import built_in_columns
+from heap_assets.sources.inbox import LIVE
 from heap_assets.storage import Lake
 from heap_assets.tables import (
     DUMPS,
@@ -177,6 +180,12 @@ def hourly_checks(project: Project) -> list[Check]:
             for name, time in timed.items()
             if time
             for check in recency_checks({warehouse_asset(name): table_cadence(tables[name])}, {}, time)
+        ),
+        *(coming_check(asset) for asset in project.message_tables),
+        *(
+            followed_check(sync_asset(name), LIVE, thresholds(project))
+            for name, sync in project.settings.sync.items()
+            if sync.live
         ),
         *(
             delivery_recency_check(sync_asset(name), heap, partial(_populating_until, project, name))

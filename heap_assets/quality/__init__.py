@@ -18,7 +18,12 @@ from heap_assets.quality.heap_tables import (
     checks_for_users,
 )
 from heap_assets.quality.identity import SIZE_EDGES, checks_for_identity
-from heap_assets.quality.inbox import checks_for_folded_table, checks_for_message_table
+from heap_assets.quality.inbox import (
+    checks_for_folded_table,
+    checks_for_message_table,
+    coming_check,
+    followed_check,
+)
 from heap_assets.quality.profiles import WarehouseKeys, checks_for_profiles, name_of_key_check
 from heap_assets.quality.recency import recency_checks
 from heap_assets.quality.result_store import ALL_PARTITIONS, StoredResult
@@ -73,9 +78,11 @@ __all__ = [
     "checks_for_sync",
     "checks_for_users",
     "checks_for_warehouse_table",
+    "coming_check",
     "could_not_evaluate",
     "decisions_hold",
     "delivery_recency_check",
+    "followed_check",
     "hashed",
     "landing_result",
     "name_of_key_check",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
+import polars as pl
+
+from heap_assets import clock
 from heap_assets.quality.engine import Check, CheckContext
 from heap_assets.quality.measures import facts_of, readable_check, rejected_rows, shrink_check, unique_keys
-from heap_assets.quality.results import CheckResult, Severity
+from heap_assets.quality.results import CheckResult, Severity, nothing_to_compare
 from heap_assets.quality.thresholds import Thresholds
 
 
@@ -63,6 +68,88 @@ def checks_for_message_table(asset: str, *, key: str, thresholds: Thresholds | N
             remedy="materialize the partition again.",
         ),
     ]
+
+
+def messages_keep_coming(hours: Mapping[datetime, int], now: datetime) -> CheckResult:
+    """Check that messages came within the last hour, if they came at this hour on most of the last seven days.
+
+    `hours`: hour (UTC) to the messages that came in it.
+    """
+    current = now.replace(minute=0, second=0, microsecond=0)
+    last_hour = hours.get(current, 0) + hours.get(current - timedelta(hours=1), 0)
+    usual = sum(
+        hours.get(current - timedelta(days=day), 0) + hours.get(current - timedelta(days=day, hours=1), 0) > 0
+        for day in range(1, _DAYS + 1)
+    )
+    numbers = {"messages_of_two_hours": last_hour, "days_with_messages_at_this_hour": usual}
+    return CheckResult(passed=bool(last_hour) or usual < _USUAL_DAYS, numbers=numbers)
+
+
+def followed(services: Sequence[Mapping[str, Any]], now: datetime, behind: int, seconds: float) -> CheckResult:
+    """Check that services which let profiles follow are alive, and neither behind nor slow."""
+    silent = [one for one in services if now - datetime.fromisoformat(one["at"]) > _SILENT]
+    queue = max((float(one.get("queue_length", 0)) for one in services), default=0.0)
+    slowest = max((float(one.get("latency_seconds_p95", 0)) for one in services), default=0.0)
+    return CheckResult(
+        passed=not silent and queue <= behind and slowest <= seconds,
+        numbers={
+            "services": len(services),
+            "silent_services": len(silent),
+            "people_waiting": queue,
+            "seconds_p95": slowest,
+        },
+    )
+
+
+_DAYS, _USUAL_DAYS = 7, 5
+_SILENT = timedelta(minutes=5)
+
+
+def coming_check(asset: str) -> Check:
+    """Return the hourly check that messages of a table have not stopped coming."""
+
+    def evaluate(s: CheckContext) -> CheckResult:
+        first = str((clock.now() - timedelta(days=_DAYS + 1)).date())
+        days = [day for day in s.lake.partitions(asset) if day >= first]
+        if not days:
+            return nothing_to_compare("no message has come yet")
+        hour = pl.col("received_at").dt.truncate("1h").alias("hour")
+        counted = s.lake.scan(asset, days).group_by(hour).agg(pl.len()).collect()
+        return messages_keep_coming(dict(counted.iter_rows()), clock.now())
+
+    return Check(
+        asset,
+        "messages_keep_coming",
+        "A message came within the last hours, if there were some at this hour on five of the last seven days.",
+        evaluate,
+        Severity.WARN,
+        partitioned=False,
+        remedy="see whether `heap-assets live` runs and who posts to it; its /metrics count answers by status.",
+    )
+
+
+def followed_check(asset: str, folder: str, thresholds: Thresholds | None = None) -> Check:
+    """Return the hourly check of a live sync that the services which feed it are alive and keep up.
+
+    `folder`: of the objects in which services say how they do.
+    """
+    t = thresholds or Thresholds()
+
+    def evaluate(s: CheckContext) -> CheckResult:
+        services = [json.loads(s.lake.store.read(info.key)) for info in s.lake.store.list(folder)]
+        return followed(services, clock.now(), t.live_waiting, t.live_seconds)
+
+    return Check(
+        asset,
+        "live_follows",
+        f"Services that let profiles follow report every five minutes, with at most {t.live_waiting:,} people waiting "
+        f"and 95 % of changes sent within {t.live_seconds:g} s.",
+        evaluate,
+        Severity.WARN,
+        partitioned=False,
+        remedy="the service's /healthz and page say why changes wait; a silent one was killed: start it again.",
+        plotted=("people_waiting", "seconds_p95"),
+    )
 
 
 def checks_for_folded_table(asset: str, *, key: str, thresholds: Thresholds | None = None) -> list[Check]:

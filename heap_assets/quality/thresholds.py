@@ -76,6 +76,8 @@ class Thresholds:
     rise_min: int = _threshold(10, "Rises below this number of rows are not remarkable.")
     matched_fall: float = _threshold(0.05, "Points that a match rate may fall below its median of the last week.")
     changed_ids: float = _threshold(0.05, "Share of profiles whose id may change in a day.")
+    live_waiting: int = _threshold(1000, "People whose changes may wait to be sent live.")
+    live_seconds: float = _threshold(60.0, "Seconds within which 95 % of live changes are sent.")
     personal_rows: int = _threshold(
         20_000, "Rows of an event table that are searched for personal data by value (a fixed sample of the day)."
     )

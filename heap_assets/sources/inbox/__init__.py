@@ -21,6 +21,7 @@ from heap_assets.sources.inbox.parts import (
 )
 from heap_assets.sources.inbox.segments import Arrival, SegmentWriter, SpoolError, read_records
 from heap_assets.sources.inbox.signatures import first_element, is_signed
+from heap_assets.sources.inbox.status import LIVE, remove_status, write_status
 from heap_assets.sources.inbox.tables import (
     REJECTED,
     REJECTED_BY,
@@ -37,6 +38,7 @@ from heap_assets.sources.inbox.tables import (
 )
 
 __all__ = [
+    "LIVE",
     "REFUSED",
     "REJECTED",
     "REJECTED_BY",
@@ -68,6 +70,8 @@ __all__ = [
     "parts_version",
     "read_parts",
     "read_records",
+    "remove_status",
     "stored_parts",
     "webhook_messages",
+    "write_status",
 ]

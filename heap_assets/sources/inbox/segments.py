@@ -103,6 +103,11 @@ class SegmentWriter:
         self._locks: dict[Path, int] = {}
         self._turn = threading.Lock()
 
+    @property
+    def name(self) -> str:
+        """What tells this writer from others."""
+        return self._writer
+
     def append(self, records: Sequence[bytes]) -> None:
         """Write records and wait until they are on disk.
 
