@@ -16,6 +16,7 @@ from heap_assets.identity import Explanation, IdentifierRule, Resolution, Rules
 from heap_assets.identity import explain as explain_identifiers
 from heap_assets.identity import resolve as resolve_links
 from heap_assets.pipelines import delivery
+from heap_assets.pipelines.analytics import query_of, result_of
 from heap_assets.pipelines.readiness import identity_tables, newest_graph_day
 from heap_assets.pipelines.status import shown_assets
 from heap_assets.pipelines.sync_gate import newest_day
@@ -234,6 +235,31 @@ class Project(deployment.Project):
         if name not in rows.collect_schema():
             raise MissingInputError(f"{PROFILES} is older than the audience {name!r}: materialize it again")
         return rows.filter(name)
+
+    def query(self, name: str, day: Day | None = None, **parameters: object) -> pl.DataFrame:
+        """Answer a named question over events and people.
+
+        Parameters
+        ----------
+        name
+            A key of `analytics`, or a kind: funnel, paths, adoption, …
+        day
+            As of whose end; that of the newest profiles by default.
+        parameters
+            Of the kind, instead of those in the settings.
+
+        Raises
+        ------
+        SettingsError
+            There is no such name, parameter, event or trait.
+        MissingInputError
+            The profiles of the day are not built.
+        """
+        newest = self.lake.newest_partition(PROFILES, date.max)
+        chosen = newest if day is None else date.fromisoformat(str(day))
+        if chosen is None:
+            raise MissingInputError(f"{PROFILES} has not been built yet: materialize it first")
+        return result_of(self, query_of(self, name, parameters), chosen)
 
     def plan(self, sync: str, day: Day | None = None) -> SyncPlan:
         """Return what a sync would send, as a dry run; nothing is sent or written.

@@ -154,6 +154,11 @@ def analytics_asset(name: str) -> str:
     return f"{ANALYTICS}{name}"
 
 
+def is_analytics(asset: str) -> bool:
+    """Return whether an asset is an analytics result."""
+    return asset.startswith(ANALYTICS)
+
+
 def model_asset(name: str) -> str:
     """Return the asset of a model."""
     return f"{MODELS}{name}"

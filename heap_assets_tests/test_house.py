@@ -28,7 +28,7 @@ ROOMS = {
     "storage": "errors values tables",
     "identity": "errors machine storage values tables yaml_core",
     "profiles": "errors identity tables values yaml_core",
-    "analytics": "errors profiles storage tables values",
+    "analytics": "errors profiles values yaml_core",
     "signals": "errors profiles values yaml_core",
     "sources.heap_connect": "errors redaction storage values yaml_core tables",
     "sources.warehouse": "config errors redaction storage values",

@@ -1,15 +1,23 @@
 """Analytics: named, parametrised results over events and profiles, each as SQL for DuckDB and for BigQuery."""
 
 from heap_assets.analytics.audience_sql import AudienceTables, Relation, audience_sql
+from heap_assets.analytics.charts import Chart, chart_of
 from heap_assets.analytics.dialects import DIALECTS, Dialect, Statement, parsed, translated
+from heap_assets.analytics.queries import QUERIES, parse_query
+from heap_assets.analytics.query import Query
 
 __all__ = [
     "DIALECTS",
+    "QUERIES",
     "AudienceTables",
+    "Chart",
     "Dialect",
+    "Query",
     "Relation",
     "Statement",
     "audience_sql",
+    "chart_of",
+    "parse_query",
     "parsed",
     "translated",
 ]

@@ -68,6 +68,9 @@ class Settings(Section):
     signals: dict[TargetName, dict[str, object]] = Field(
         default={}, description="Name of a signal to its rule (docs/signals.md)"
     )
+    analytics: dict[TargetName, dict[str, object]] = Field(
+        default={}, description="Name of a result to its kind and parameters (docs/analytics.md)"
+    )
     sync: dict[str, SyncSettings] = Field(default={}, description="What is sent where, by name of the sync")
     publish: dict[TargetName, TargetSettings] = Field(
         default={}, description="Warehouses that tables are published to, by name of the target"

@@ -29,6 +29,7 @@ from heap_assets.tables import (
     RESOLVED,
     REVIEW,
     USERS,
+    analytics_asset,
     heap_asset,
     signal_asset,
     sync_asset,
@@ -120,6 +121,7 @@ class DemoRun:
         """Resolve who is who on a day, as automation does once its inputs are settled."""
         named = [AUDIENCES] if self.project.settings.profiles.audiences else []
         named += [signal_asset(name) for name in self.project.settings.signals]
+        named += [analytics_asset(name) for name in self.project.settings.analytics]
         self.run(str(day), [*RESOLVED, PROFILES, AUDIT, REVIEW, *named])
         self._tell(f"{day}  resolved who is who")
 

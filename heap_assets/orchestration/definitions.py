@@ -38,6 +38,7 @@ from heap_assets.orchestration.resources import LakeResource, days
 from heap_assets.orchestration.run_alarms import Own
 from heap_assets.orchestration.schedules import recency_job, schedules
 from heap_assets.orchestration.ui_metadata import with_ui_metadata
+from heap_assets.pipelines.analytics import check_analytics
 from heap_assets.pipelines.behaviour import check_events
 from heap_assets.pipelines.catalogue import with_first_tables
 from heap_assets.pipelines.exports import is_exported
@@ -74,6 +75,7 @@ def build_definitions(project: Project) -> dg.Definitions:
     check_columns(project)
     check_functions(project)
     check_signals(project)
+    check_analytics(project)
     for doubt in (*check_events(project), *unknown_destinations(project).values()):
         dg.get_dagster_logger().warning(doubt)
     with warnings.catch_warnings(), _without_garbage_collection():
@@ -236,7 +238,7 @@ def automation_sensors(
         ExplainingSensor(
             name("identity_follows_tables"),
             why=reasons.of(*_PEOPLE, otherwise="the newest graph and what follows from it are built"),
-            target=by_group.selection("identity", "profiles", "signals", "status"),
+            target=by_group.selection("identity", "profiles", "signals", "analytics", "status"),
             default_status=status,
             minimum_interval_seconds=_AUTOMATION_SECONDS,
             description="Resolves the newest day once its inputs are settled; profiles, audit and status page follow.",

@@ -11,6 +11,7 @@ from heap_assets.tables import AUDIENCES
 
 _TEAMS: Mapping[str, str] = {
     AUDIENCES: "team:marketing",
+    "analytics": "team:product",
     "heap_connect": "team:engineering",
     "heap_events": "team:product",
     "heap_users": "team:product",

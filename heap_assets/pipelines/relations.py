@@ -60,5 +60,11 @@ class Relations:
         )
         return Relation(rows, pl.Schema({**schema, "profile_id": pl.String()}))
 
+    def days_between(self, first: str, last: str) -> str:
+        """Return the condition that a row is of a day between two parameters, both included."""
+        if self._is_view:
+            return f"partition_key >= ${first} AND partition_key <= ${last}"
+        return f"{DAY_COLUMN} >= CAST(${first} AS DATE) AND {DAY_COLUMN} <= CAST(${last} AS DATE)"
+
     def _is_day(self, parameter: str) -> str:
         return f"partition_key = ${parameter}" if self._is_view else f"{DAY_COLUMN} = CAST(${parameter} AS DATE)"

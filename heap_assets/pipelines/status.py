@@ -34,6 +34,7 @@ from heap_assets.tables import (
     RESOLVED,
     REVIEW,
     SNAPSHOT_TABLES,
+    analytics_asset,
     heap_asset,
     is_heap_table,
     is_sync,
@@ -289,6 +290,7 @@ def _assets(project: Project) -> list[str]:
     warehouse = project.settings.source_tables
     audiences = [AUDIENCES] if project.settings.profiles.audiences else []
     audiences += [signal_asset(name) for name in project.settings.signals]
+    audiences += [analytics_asset(name) for name in project.settings.analytics]
     return [
         *(heap_asset(table) for table in (*SNAPSHOT_TABLES, *project.event_tables)),
         *(warehouse_asset(name) for name in warehouse),

@@ -76,8 +76,8 @@ PLACES: Final = (
     Place("profiles", _table(tables.PROFILES), "rows", "golden records"),
     Place("audiences", _table(tables.AUDIENCES), "rows", "profile ids"),
     Place("audit", _table(tables.AUDIT), "rows", "counts; names of tables"),
-    Place("own tables", r"(?:inbox|signals|analytics|models|live|privacy|heap_connect|status|sync|publish|reverse_etl)/.*"
-          r"\.parquet", "rows", "rows by profile id or identifier"),
+    Place("own tables", r"(?:inbox|signals|analytics|models|live|privacy|heap_connect|status|sync|publish|reverse_etl)"
+          r"/.*\.parquet", "rows", "rows by profile id or identifier"),
 )  # fmt: skip
 """In the order in which they are tried: the first that has an object is its place."""
 

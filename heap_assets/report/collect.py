@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from heap_assets.quality import ALL_PARTITIONS, Severity, StoredResult, result_store
 from heap_assets.storage import Lake, Store, state_keys
-from heap_assets.tables import WAREHOUSE_SOURCE, is_event_table, is_warehouse_table
+from heap_assets.tables import ANALYTICS, WAREHOUSE_SOURCE, is_event_table, is_warehouse_table
 
 RECENCY = ("newest_row_is_recent", "newest_complete_day_delivered")
 GROUP_ORDER = ("heap_connect", "heap", "warehouse", "identity", "profiles", "audit", "sync")
@@ -50,6 +51,8 @@ class Status:
     cluster_sizes: Mapping[str, int]
     figures: Mapping[str, float]
     syncs: Sequence[SyncRun] = field(default=())
+    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Analytics result to its newest chart: title, unit, bars."""
 
     @property
     def failing(self) -> list[StoredResult]:
@@ -103,7 +106,20 @@ def collect(lake: Lake, now: datetime, days: int = 30, *, remember: bool = False
         cluster_sizes=_cluster_sizes(by_day),
         figures=_figures(by_day),
         syncs=_sync_runs(lake.store, shown[0]),
+        results=_charts(lake, shown[0]),
     )
+
+
+def _charts(lake: Lake, since: str) -> dict[str, Mapping[str, Any]]:
+    """Return the charts that were stored with the newest results of analytics."""
+    newest: dict[str, str] = {}
+    for info in lake.store.list(ANALYTICS.rstrip("/")):
+        asset, _, key = info.key.removesuffix(".parquet").rpartition("/")
+        if key >= max(since, newest.get(asset, "")):
+            newest[asset] = key
+    partitions = {asset: lake.find(asset, key) for asset, key in sorted(newest.items())}
+    charts = {asset: partition.notes.get("chart") for asset, partition in partitions.items() if partition is not None}
+    return {asset.removeprefix(ANALYTICS): chart for asset, chart in charts.items() if isinstance(chart, Mapping)}
 
 
 def _newest_of_each(results: Iterable[StoredResult]) -> list[StoredResult]:

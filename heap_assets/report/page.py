@@ -91,6 +91,10 @@ def _people(status: Status) -> Iterator[tuple[str, Markup]]:
     if status.cluster_sizes:
         sizes = {_size_name(edge): float(n) for edge, n in status.cluster_sizes.items()}
         yield "Profiles by number of identifiers", bar_chart(sizes, "Profiles by size", "profiles")
+    for name, result in status.results.items():
+        bars = {str(label): float(value) for label, value in result["bars"].items()}
+        title = f"{name.replace('_', ' ')}: {result['title']}"
+        yield title, bar_chart(bars, f"Result {name}", str(result["unit"]))
     if status.identity:
         yield "Refused links and shared values", line_chart(status.identity, status.days, "Conflicts over days")
 

@@ -46,6 +46,7 @@ ARGUMENTS = {
     "explain": ["email:ann@acme.io"],
     "what-if": ["email=1..2"],
     "decide": ["nobody", "email:desk@acme.io"],
+    "query": ["adoption"],
     "signal preview": ["high_intent"],
     "audience explain": ["hesitating_leads"],
     "audience what-if": ["hesitating_leads", "events[0].count.gte=1"],

@@ -25,6 +25,7 @@ NAMED_BY_USERS = {
     "checks", "columns", "event_names", "events", "features", "headers", "identifiers", "leave_out", "nulls", "options",
     "properties", "publish", "sources", "staging_options", "sync", "tables", "traits", "users", "pageviews", "*",
     "shared_above", "user_properties", "audiences", "reverse_etl", "transform", "scores", "weights", "signals",
+    "analytics",
 }  # fmt: skip
 """Sections whose keys are names of tables, columns and the like, not of settings."""
 NOT_OURS = re.compile(r"0x[0-9a-f]{8}|pydantic|NoneType|<class|dictionary|instance of|discriminator|Unquoted|function-")
@@ -51,7 +52,7 @@ KEYS = [
     path
     for path in PLACES
     if isinstance(path[-1], str) and not {*map(str, path[-2:-1])} & NAMED_BY_USERS and path[0] != "checks"
-    and not ({"audiences", "leave_out", "signals"} & {*map(str, path[:-1])} or path[-1] == "kind")
+    and not ({"audiences", "leave_out", "signals", "analytics"} & {*map(str, path[:-1])} or path[-1] == "kind")
 ]  # fmt: skip
 
 

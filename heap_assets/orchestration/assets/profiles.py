@@ -1,6 +1,6 @@
 """Group `profiles`: golden records, audit and audiences; and `identity/review`, what people should decide about."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from functools import partial
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from heap_assets.analytics import Chart
 from heap_assets.identity import audit_text
 from heap_assets.orchestration.assets.table_step import Days
 from heap_assets.orchestration.automation import follows_graph
@@ -16,6 +17,7 @@ from heap_assets.orchestration.column_types import table_schema
 from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.resources import days, partition_metadata
 from heap_assets.orchestration.schedules import policy_for
+from heap_assets.pipelines.analytics import CHART, analytics_of_day
 from heap_assets.pipelines.behaviour import column_sources
 from heap_assets.pipelines.people import audiences_of_day, audit_of_day, profiles_of_day
 from heap_assets.pipelines.reviewing import reviewed_table
@@ -32,7 +34,9 @@ from heap_assets.tables import (
     REVIEW,
     SHARED,
     USERS,
+    analytics_asset,
     heap_asset,
+    is_analytics,
     is_signal,
     signal_asset,
     warehouse_asset,
@@ -64,6 +68,12 @@ _ABOUT_SIGNALS = (
 )
 
 
+_ABOUT_ANALYTICS = (
+    "A result over events and people as of the end of the day, with a chart in its metadata; "
+    "`heap-assets query` gives it with other parameters, and its SQL."
+)
+
+
 def profiles(project: Project) -> list[dg.AssetsDefinition]:
     """Return `profiles`, `audit`, `identity/review`, each signal, and `audiences` if the settings name any."""
     tables = project.settings.snapshot_tables
@@ -76,6 +86,9 @@ def profiles(project: Project) -> list[dg.AssetsDefinition]:
     for name, signal in project.signals.items():
         about = f"{_ABOUT_SIGNALS} This one: {signal.kind}, {signal.event}."
         assets.append(_day_asset(project, signal_asset(name), [PROFILES], about, "signals"))
+    for name, definition in project.settings.analytics.items():
+        about = f"{_ABOUT_ANALYTICS} This one: {definition.get('kind')}."
+        assets.append(_day_asset(project, analytics_asset(name), [PROFILES], about, "analytics"))
     if project.settings.profiles.audiences:
         assets.append(_day_asset(project, AUDIENCES, [PROFILES], _ABOUT_AUDIENCES))
     return assets
@@ -125,17 +138,24 @@ def _day_asset(
 
 def _build_day(project: Project, path: str, day: str) -> dict[str, Any]:
     name = path.rpartition("/")[2]
-    builder = partial(signal_of_day, name=name) if is_signal(path) else _BUILDERS[path]
+    named = signal_of_day if is_signal(path) else analytics_of_day if is_analytics(path) else None
+    builder = partial(named, name=name) if named is not None else _BUILDERS[path]
     table_day = builder(project, day=date.fromisoformat(day))
     written = project.lake.write(path, day, table_day.frame, table_day.inputs, notes=table_day.notes)
     figures = {name: value for name, value in written.partition.notes.items() if isinstance(value, int | float)}
     return (
         (_audit_metadata(project, day) if path == AUDIT else {})
+        | _chart_metadata(written.partition.notes)
         | partition_metadata(written.partition)
         | {name: f"{value}" if name in _CONSTANT else value for name, value in figures.items()}
         | {"status": str(written.status)}
         | {"dagster/column_schema": table_schema(project.lake.scan(path, day).collect_schema())}
     )
+
+
+def _chart_metadata(notes: Mapping[str, Any]) -> dict[str, Any]:
+    chart = notes.get(CHART)
+    return {"chart": dg.MetadataValue.md(Chart(**chart).markdown())} if isinstance(chart, Mapping) else {}
 
 
 def _audit_metadata(project: Project, day: str) -> dict[str, Any]:

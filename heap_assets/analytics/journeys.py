@@ -1,0 +1,274 @@
+"""Queries about ways to a goal: funnels, paths, attribution, experiments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Literal
+
+from heap_assets.analytics.dialects import Statement
+from heap_assets.analytics.query import ALL_EVENTS, IN_ORDER, IN_WINDOW, ROWS_BEFORE, Query, share
+from heap_assets.values import sql_identifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Funnel(Query):
+    """How many sessions or people get how far, and how long it takes; `by` a trait.
+
+    Ordered: each step after the one before it, the last at most `span_hours` after the first. Unordered, as the guide
+    of Heap has it: of those with the first step, a step counts wherever it happens. Times are means in seconds from the
+    first step.
+    """
+
+    kind: ClassVar[str] = "funnel"
+    about: ClassVar[str] = "reached"
+    days: int = 7
+    steps: tuple[str, ...]
+    per: Literal["session", "person"] = "person"
+    ordered: bool = True
+    span_hours: float | None = None
+    by: str | None = None
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.steps))
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        return (self.by,) if self.by else ()
+
+    def body(self) -> tuple[str, dict[str, Any]]:
+        unit = "profile_id, session_id" if self.per == "session" else "profile_id"
+        has_unit = " AND session_id IS NOT NULL" if self.per == "session" else ""
+        count = len(self.steps)
+        parameters: dict[str, Any] = {f"step_{i + 1}": step for i, step in enumerate(self.steps)}
+        is_step = [f"event_type = $step_{i + 1}" for i in range(count)]
+        rows = (
+            f"SELECT {unit}, time, event_id, event_type, CASE WHEN {is_step[0]} THEN time END AS start_1 FROM events "
+            f"WHERE {IN_WINDOW}{has_unit} AND ({' OR '.join(is_step)})"
+        )
+        within = ""
+        if self.ordered:
+            for i in range(1, count):
+                window = f"PARTITION BY {unit} ORDER BY {IN_ORDER} {ROWS_BEFORE}"
+                start = f"CASE WHEN {is_step[i]} THEN MAX(start_{i}) OVER ({window}) END AS start_{i + 1}"
+                rows = f"SELECT *, {start} FROM ({rows}) AS r{i}"
+            if self.span_hours is not None:
+                parameters["span"] = int(self.span_hours * 3_600_000_000)
+                within = " AND EPOCH_US(time) - EPOCH_US(start_{0}) <= $span"
+            reached = [f"start_{i + 1} IS NOT NULL{within.format(i + 1)}" for i in range(count)]
+            seconds = [
+                f"MIN(CASE WHEN {reached[i]} THEN (EPOCH_US(time) - EPOCH_US(start_{i + 1})) / 1000000.0 END)"
+                for i in range(count)
+            ]
+        else:
+            reached = is_step
+            first = f"MIN(CASE WHEN {is_step[0]} THEN EPOCH_US(time) END)"
+            seconds = [
+                f"(MIN(CASE WHEN {reached[i]} THEN EPOCH_US(time) END) - {first}) / 1000000.0" for i in range(count)
+            ]
+        flags = ", ".join(
+            f"MAX(CASE WHEN {reached[i]} THEN 1 ELSE 0 END) AS reached_{i + 1}, {seconds[i]} AS seconds_{i + 1}"
+            for i in range(count)
+        )
+        segment = f"CAST(p.{sql_identifier(self.by)} AS VARCHAR)" if self.by else "'everyone'"
+        joined = " JOIN people AS p ON p.profile_id = g.profile_id" if self.by else ""
+        grouped = f"SELECT {unit}, {flags} FROM ({rows}) AS e GROUP BY {unit}"
+        sums = ", ".join(
+            f"CAST(SUM(g.reached_{i + 1}) AS BIGINT) AS reached_{i + 1}, "
+            f"AVG(CASE WHEN g.reached_{i + 1} = 1 THEN g.seconds_{i + 1} END) AS seconds_{i + 1}"
+            for i in range(count)
+        )
+        selects = [
+            f"SELECT segment, {i + 1} AS step, $step_{i + 1} AS event, reached_{i + 1} AS reached, "
+            f"{share(f'reached_{i + 1}', 'reached_1')} AS percent_of_first, "
+            f"{share(f'reached_{i + 1}', f'reached_{max(i, 1)}')} AS percent_of_previous, "
+            f"ROUND(seconds_{i + 1}, 3) AS seconds_from_first FROM sums"
+            for i in range(count)
+        ]
+        return (
+            f"WITH sums AS (SELECT {segment} AS segment, {sums} FROM ({grouped}) AS g{joined} "
+            f"WHERE g.reached_1 = 1 GROUP BY 1) "
+            f"SELECT * FROM ({' UNION ALL '.join(selects)}) AS f ORDER BY segment NULLS FIRST, step"
+        ), parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paths(Query):
+    """The way to a goal: the events before each one since the last goal, of a session or a person; the most frequent.
+
+    `percent` is of all paths, those below the `top` too; of a path its last `longest` events are shown.
+    """
+
+    kind: ClassVar[str] = "paths"
+    about: ClassVar[str] = "frequency"
+    goal: str
+    per: Literal["session", "person"] = "session"
+    top: int = 20
+    longest: int = 10
+    only: tuple[str, ...] = ()
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.only, self.goal))) if self.only else ALL_EVENTS
+
+    def body(self) -> tuple[str, dict[str, Any]]:
+        unit = "profile_id, session_id" if self.per == "session" else "profile_id"
+        has_unit = " AND session_id IS NOT NULL" if self.per == "session" else ""
+        return (
+            f"""
+            SELECT path, frequency, {share("frequency", "paths")} AS percent
+            FROM (
+                SELECT path, COUNT(*) AS frequency, SUM(COUNT(*)) OVER () AS paths,
+                    ROW_NUMBER() OVER (ORDER BY COUNT(*) DESC, path NULLS FIRST) AS place
+                FROM (
+                    SELECT {unit}, part,
+                        STRING_AGG(event_type, ' > ' ORDER BY back DESC) AS path
+                    FROM (
+                        SELECT {unit}, part, event_type,
+                            MAX(is_goal) OVER (PARTITION BY {unit}, part) AS ends,
+                            ROW_NUMBER() OVER (
+                                PARTITION BY {unit}, part
+                                ORDER BY time DESC NULLS LAST, event_id DESC NULLS LAST, event_type DESC NULLS LAST
+                            ) AS back
+                        FROM (
+                            SELECT {unit}, time, event_id, event_type,
+                                CASE WHEN event_type = $goal THEN 1 ELSE 0 END AS is_goal,
+                                COALESCE(SUM(CASE WHEN event_type = $goal THEN 1 ELSE 0 END)
+                                    OVER (PARTITION BY {unit} ORDER BY {IN_ORDER} {ROWS_BEFORE}), 0) AS part
+                            FROM events WHERE {IN_WINDOW}{has_unit}
+                        ) AS numbered
+                    ) AS parts
+                    WHERE ends = 1 AND back <= $longest GROUP BY {unit}, part
+                ) AS ways
+                GROUP BY path
+            ) AS counted
+            WHERE place <= $top ORDER BY place
+            """,
+            {"goal": self.goal, "top": self.top, "longest": self.longest},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribution(Query):
+    """Conversions by what led to them: all credit to the first touch, to the last, even shares, or 40-20-40.
+
+    A touch is an event `touch` whose property `channel` is not empty, at most `window_days` before the conversion.
+    """
+
+    kind: ClassVar[str] = "attribution"
+    about: ClassVar[str] = "linear"
+    conversion: str
+    touch: str = "pageviews"
+    channel: str = "utm_source"
+    window_days: int = 30
+    value: str | None = None
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.conversion, self.touch)))
+
+    @property
+    def properties(self) -> dict[str, str]:
+        return {self.channel: self.touch} | ({self.value: self.conversion} if self.value else {})
+
+    def statement(self, end: datetime) -> Statement:
+        """Return the SELECT; touches are read from before the window of the conversions."""
+        made = super().statement(end)
+        first_touch = end - timedelta(days=self.days + self.window_days)
+        return Statement(made.sql, {**made.parameters, "first_touch": first_touch})
+
+    def body(self) -> tuple[str, dict[str, Any]]:
+        value = f"TRY_CAST({sql_identifier(self.value)} AS DOUBLE)" if self.value else "1.0"
+        credits = {
+            "first_touch": "CASE WHEN place = 1 THEN 1.0 ELSE 0.0 END",
+            "last_touch": "CASE WHEN place = touches THEN 1.0 ELSE 0.0 END",
+            "linear": "1.0 / touches",
+            "position": "CASE WHEN touches = 1 THEN 1.0 WHEN touches = 2 THEN 0.5 "
+            "WHEN place = 1 OR place = touches THEN 0.4 ELSE 0.2 / (touches - 2) END",
+        }
+        sums = ", ".join(f"ROUND(SUM(value * ({credit})), 4) AS {name}" for name, credit in credits.items())
+        return (
+            f"""
+            WITH conversions AS (
+                SELECT profile_id, event_id, time, COALESCE({value}, 0.0) AS value
+                FROM events WHERE event_type = $conversion AND {IN_WINDOW}
+            ), touched AS (
+                SELECT profile_id, event_id, time, CAST({sql_identifier(self.channel)} AS VARCHAR) AS channel
+                FROM events
+                WHERE event_type = $touch AND {sql_identifier(self.channel)} IS NOT NULL AND time >= $first_touch
+                    AND time < $end
+            )
+            SELECT channel, COUNT(DISTINCT conversion_id) AS conversions, {sums}
+            FROM (
+                SELECT COALESCE(t.channel, '(none)') AS channel, c.event_id AS conversion_id, c.value,
+                    ROW_NUMBER() OVER (
+                        PARTITION BY c.profile_id, c.event_id
+                        ORDER BY t.time NULLS FIRST, t.event_id NULLS FIRST, t.channel NULLS FIRST
+                    ) AS place,
+                    COUNT(*) OVER (PARTITION BY c.profile_id, c.event_id) AS touches
+                FROM conversions AS c LEFT JOIN touched AS t ON t.profile_id = c.profile_id AND t.time <= c.time
+                    AND EPOCH_US(t.time) >= EPOCH_US(c.time) - $touch_window
+            ) AS credited
+            GROUP BY channel ORDER BY linear DESC, channel
+            """,
+            {
+                "conversion": self.conversion,
+                "touch": self.touch,
+                "touch_window": self.window_days * 86_400_000_000,
+            },
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Query):
+    """Conversion by variant, with the 95 % interval of Wilson: of people exposed, those who converted after it.
+
+    The variant is the one of the first exposure in the window.
+    """
+
+    kind: ClassVar[str] = "experiment"
+    about: ClassVar[str] = "percent"
+    exposure: str
+    variant: str
+    conversion: str
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.exposure, self.conversion)))
+
+    @property
+    def properties(self) -> dict[str, str]:
+        return {self.variant: self.exposure}
+
+    def body(self) -> tuple[str, dict[str, Any]]:
+        z = "1.959964"
+        rate, people = "1.0 * converted / people", "people"
+        spread = f"{z} * SQRT(({rate}) * (1 - {rate}) / {people} + {z} * {z} / (4.0 * {people} * {people}))"
+        centre, scale = f"{rate} + {z} * {z} / (2.0 * {people})", f"(1 + {z} * {z} / {people})"
+        return (
+            f"""
+            SELECT variant, people, converted, ROUND(100.0 * converted / people, 2) AS percent,
+                ROUND(100.0 * ({centre} - {spread}) / {scale}, 2) AS percent_low,
+                ROUND(100.0 * ({centre} + {spread}) / {scale}, 2) AS percent_high
+            FROM (
+                SELECT x.variant, COUNT(*) AS people,
+                    CAST(SUM(CASE WHEN c.last_time >= x.time THEN 1 ELSE 0 END) AS BIGINT) AS converted
+                FROM (
+                    SELECT profile_id, time, variant FROM (
+                        SELECT profile_id, time, CAST({sql_identifier(self.variant)} AS VARCHAR) AS variant,
+                            ROW_NUMBER() OVER (PARTITION BY profile_id ORDER BY {IN_ORDER}) AS place
+                        FROM events WHERE event_type = $exposure AND {sql_identifier(self.variant)} IS NOT NULL
+                            AND {IN_WINDOW}
+                    ) AS exposures WHERE place = 1
+                ) AS x
+                LEFT JOIN (
+                    SELECT profile_id, MAX(time) AS last_time FROM events
+                    WHERE event_type = $conversion AND {IN_WINDOW} GROUP BY profile_id
+                ) AS c ON c.profile_id = x.profile_id
+                GROUP BY x.variant
+            ) AS counted
+            ORDER BY variant
+            """,
+            {"exposure": self.exposure, "conversion": self.conversion},
+        )
