@@ -30,7 +30,8 @@ def erase() -> None:
     """Erase people from everything that is kept, with a proof: request, confirm, run."""
 
 
-def _pairs(identifiers: tuple[str, ...]) -> list[Pair]:
+def pairs_of(identifiers: tuple[str, ...]) -> list[Pair]:
+    """Return type and value of identifiers as they are typed; SettingsError if one has no type."""
     pairs = []
     for text in identifiers:
         kind, colon, value = text.partition(":")
@@ -55,7 +56,7 @@ def request_person(identifiers: tuple[str, ...], reason: str, author: str, as_js
     """Ask for the erasure of one person, by identifiers of theirs: type:value."""
     project = _opened()
     with progress("Looking up the person in all graphs"):
-        request = erasure.request_erasure(project, _pairs(identifiers), author=author, reason=reason)
+        request = erasure.request_erasure(project, pairs_of(identifiers), author=author, reason=reason)
     _show(request, as_json)
 
 
@@ -99,7 +100,7 @@ def list_requests(as_json: bool) -> None:
 @click.confirmation_option(prompt="The next run will erase these values everywhere, for good. Go on?")
 def confirm_request(request_id: str, also: tuple[str, ...], author: str) -> None:
     """Confirm a request: the next run erases what `show` lists."""
-    request = erasure.confirm(_opened(), request_id, author, _pairs(also))
+    request = erasure.confirm(_opened(), request_id, author, pairs_of(also))
     count = sum(request.counts["identifiers"].values())
     click.echo(f"{request.id} is confirmed: {count:,} identifiers; `heap-assets erase run` erases them")
 

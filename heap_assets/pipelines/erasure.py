@@ -43,7 +43,6 @@ from heap_assets.privacy import (
     planned,
     plans,
     proof_of,
-    proof_page,
     spelled,
     tallies,
     unregistered,
@@ -220,7 +219,8 @@ def run(project: Project, run_id: str, only: Collection[str] = ()) -> Erasure:
     for one in chosen:
         if one.state is State.WAITING:
             _write_polled(project, requests.update(one.id, partial(_polled, project)))
-    states = {one.id: str(requests.get(one.id).state) for one in chosen if one.state is not State.REQUESTED}
+    states = {one.id: str(requests.get(one.id).state) for one in chosen if one.state is State.WAITING}
+    states |= {one: state for result in results for one, state in result.requests.items()}
     unsettled = {key: why for result in results for key, why in result.unsettled.items()}
     return Erasure(
         states,
@@ -234,7 +234,7 @@ def run(project: Project, run_id: str, only: Collection[str] = ()) -> Erasure:
 def _erase(project: Project, batch: str, request_ids: Sequence[str], run_id: str) -> Erasure:
     store, requests = project.lake.store, Requests(project.lake.store)
     journal = Journal(store, batch)
-    current = {one: requests.update(one, partial(_begun, batch)) for one in request_ids}
+    current = {one: requests.get(one) for one in request_ids}
     identifiers = {one: request.plan.identifiers if request.plan else () for one, request in current.items()}
     hashes = bury(store, identifiers, clock.now(), project.settings.privacy.key_bytes)
     blank_files(project, hashes)
@@ -243,7 +243,7 @@ def _erase(project: Project, batch: str, request_ids: Sequence[str], run_id: str
     keys = keys_at_destinations(project, people, stored)
     for one in request_ids:
         stones = tuple(sorted(hashes[pair] for pair in identifiers[one]))
-        requests.update(one, partial(replace, tombstones=stones, destinations=keys[one]))
+        current[one] = requests.update(one, partial(_begun, batch=batch, tombstones=stones, destinations=keys[one]))
     unsettled = forget_in_ledgers(project, people, keys, journal, run_id)
     walk = _walked(LakeWalk(project, people, journal))
     unsettled |= walk.unsettled
@@ -252,13 +252,14 @@ def _erase(project: Project, batch: str, request_ids: Sequence[str], run_id: str
     tally, scan = tallies(entries), _scan(project, walk)
     answers = {} if unsettled else ask_destinations(project, keys, identifiers)
     for one in request_ids:
-        request = requests.update(one, partial(_answered, answers[one])) if one in answers else requests.get(one)
+        request = requests.update(one, partial(_answered, answers[one])) if one in answers else current[one]
+        current[one] = request
         places = {place: asdict(of) for place, of in tally.get(one, {}).items()}
         _write_proof(store, proof_of(request, places, scan, unreached))
-    if not any(requests.get(one).state is State.ERASING for one in request_ids):
+    if not any(request.state is State.ERASING for request in current.values()):
         store.delete(_profiles_key(batch))
     return Erasure(
-        {one: str(requests.get(one).state) for one in request_ids},
+        {one: str(request.state) for one, request in current.items()},
         sum(sum(entry.rows.values()) for entry in entries),
         sum(sum(entry.cells.values()) for entry in entries),
         len({entry.key for entry in entries if entry}),
@@ -286,8 +287,8 @@ def _write_polled(project: Project, request: Request) -> None:
     _write_proof(project.lake.store, proof_of(request, places, scan, unreached))
 
 
-def _begun(batch: str, request: Request) -> Request:
-    return replace(request, state=State.ERASING, batch=batch)
+def _begun(request: Request, **facts: Any) -> Request:
+    return replace(request, state=State.ERASING, **facts)
 
 
 def _people(project: Project, batch: str, identifiers: Mapping[str, Sequence[Pair]]) -> People:
@@ -337,6 +338,4 @@ def proof(project: Project, request_id: str) -> dict[str, Any]:
 
 
 def _write_proof(store: Store, document: Mapping[str, Any]) -> None:
-    root = f"{_PROOFS}/{document['request']}"
-    store.write(f"{root}.json", json.dumps(document, indent=1).encode())
-    store.write(f"{root}.html", proof_page(document).encode())
+    store.write(f"{_PROOFS}/{document['request']}.json", json.dumps(document, indent=1).encode())

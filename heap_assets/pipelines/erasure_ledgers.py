@@ -45,7 +45,7 @@ def keys_at_destinations(
     """
     answers: dict[str, Answers] = {one: {name: dict(of) for name, of in stored[one].items()} for one in stored}
     for name in project.settings.sync:
-        by_key = _known_keys(project, connector_of(project, name), people)
+        by_key = known_keys(project, connector_of(project, name), people)
         owners: dict[str, str] = {}
         for spec in connector_of(project, name).specs():
             ledger = keys_of_people(project.lake.store, spec, list(by_key))
@@ -73,7 +73,7 @@ def forget_in_ledgers(
     for name, specs in _ledgers(project):
         connector = connector_of(project, name) if name in project.settings.sync else None
         values = {value: request for (_, value), request in people.identifiers.items()}
-        by_key = _known_keys(project, connector, people) if connector else values
+        by_key = known_keys(project, connector, people) if connector else values
         for request, answers in keys.items():
             by_key |= dict.fromkeys(answers.get(name, {}).get("keys", ()), request)
         tables = connector.ledger_tables if connector else [""]
@@ -114,7 +114,7 @@ def _ledgers(project: Project) -> Iterator[tuple[str, Sequence[SyncSpec]]]:
             yield folder, [SyncSpec(folder)]
 
 
-def _known_keys(project: Project, connector: Connector[Any], people: People) -> dict[str, str]:
+def known_keys(project: Project, connector: Connector[Any], people: People) -> dict[str, str]:
     """Return what a destination may know people by, with the request of each: identifiers, and keys of their rows."""
     by_key: dict[str, str] = {}
     by_request: dict[str, list[Pair]] = {}

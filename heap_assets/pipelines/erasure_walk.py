@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -29,7 +30,11 @@ _SETTLED_AFTER = timedelta(hours=6)
 """So long a landed file that no record lists may be one that is just being landed."""
 _CHECKSUM = "heap_assets_crc32"
 _ARROW = "ARROW:schema"
+_AT_ONCE = 4
+"""Files that are read at once: reading one alone does not keep all cores busy."""
 _MOST_ATTEMPTS = 20
+_IN_MEMORY = 32 << 20
+"""Bytes of a file that is read whole."""
 
 
 @dataclass
@@ -67,14 +72,18 @@ class LakeWalk:
         for landed in landed_parts(self.project.landing):
             self._landed(landed, walk)
         listed = {landed.part.key for landed in landed_parts(self.project.landing)}
-        for info in self._in_order(self.store.list()):
-            place = place_of(info.key)
-            if walk.clean.get(info.key) == info.etag or info.key in listed:
-                continue
+        changed = [
+            (info, place_of(info.key))
+            for info in self.store.list()
+            if walk.clean.get(info.key) != info.etag and info.key not in listed
+        ]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            of_rows = [(info, place) for info, place in changed if place.how == "rows"]
+            list(pool.map(lambda one: self._rows(one[0], one[1], walk), of_rows))
+        # caches last: whether they are stale is told by what was found elsewhere
+        for info, place in sorted(changed, key=lambda one: one[1].how == "cache"):
             if place.how == "landed":
                 self._unlisted(info, place, walk)
-            elif place.how == "rows":
-                self._rows(info, place, walk)
             elif place.how == "spool":
                 if self.eraser.texts.blanked_bytes(self.store.read(info.key))[1]:
                     walk.unsettled[info.key] = "it is just being taken in: it is in a table soon"
@@ -98,9 +107,10 @@ class LakeWalk:
         if info is None or walk.clean.get(key) == info.etag:
             return
         rows, shape = self.store.scan_stored(key), self._shape(heap_asset(landed.table), "")
-        if not self.eraser.touches(rows, shape):
+        if not self.eraser.touches(rows, shape, small=info.size < _IN_MEMORY):
             walk.clean[key] = info.etag
             return
+        rows = rows.collect(engine="streaming").lazy() if info.size < _IN_MEMORY else rows
         erased = self.eraser.erased(rows, shape)
         if not erased.rows and not erased.cells:
             walk.clean[key] = info.etag
@@ -131,9 +141,11 @@ class LakeWalk:
             if current is None:
                 return
             rows = self.store.scan_stored(key)
-            if not self.eraser.touches(rows, shape):
+            if not self.eraser.touches(rows, shape, small=current.size < _IN_MEMORY):
                 walk.clean[key] = current.etag
                 return
+            # a small file is read once; a large one is streamed, once for each thing that is counted
+            rows = rows.collect(engine="streaming").lazy() if current.size < _IN_MEMORY else rows
             erased = self.eraser.erased(rows, shape)
             if not erased.rows and not erased.cells:
                 walk.clean[key] = current.etag
@@ -175,47 +187,50 @@ class LakeWalk:
         folder = info.key.partition("/_seen/")[0]
         return any(entry.key.startswith(f"{folder}/") for entry in touched) if "/_seen/" in info.key else bool(touched)
 
-    @staticmethod
-    def _in_order(objects: Sequence[ObjectInfo]) -> list[ObjectInfo]:
-        """Return objects with caches last: whether they are stale is told by what was found elsewhere."""
-        return sorted(objects, key=lambda info: place_of(info.key).how == "cache")
-
     def _shape_of(self, key: str) -> Shape:
         """Return how the rows of an object name people."""
-        folder, _, name = key.rpartition("/")
-        day = name.removesuffix(".parquet")
-        parts = key.split("/")
-        if place_of(key).name == "landed rows set aside" or place_of(key).how == "landed":
+        parts, place = key.split("/"), place_of(key)
+        if place.name == "landed rows set aside" or place.how == "landed":
             table = self._table_of_folder.get("/".join(parts[:2]), parts[1])
             shape = self._shape(heap_asset(table), "")
-            return Shape(shape.table, shape.owner, set_aside=place_of(key).how == "rows")
-        return self._shape(folder, day)
+            return Shape(shape.table, shape.owner, set_aside=place.how == "rows")
+        folder, _, name = key.rpartition("/")
+        return self._shape(folder, name.removesuffix(".parquet"))
 
     def _shape(self, asset: str, day: str) -> Shape:
-        project = self.project
-        if asset == MIGRATIONS:
-            return Shape(project.sources.get(asset), any_names=True)
-        if asset.startswith(f"{state_keys.INBOX}/"):  # its parts: _inbox/days/<table>/<day>
-            asset = inbox_asset(asset.split("/")[2])
-        if (table := mapping_of(project, asset)) is not None:
-            return Shape(table, owner_column(project, asset))
-        if is_warehouse_table(asset):
-            return Shape()
-        return Shape(profiles=self.people.profiles.get(day) or self._any_day)
-
-    @cached_property
-    def _any_day(self) -> Mapping[str, str]:
-        """Profiles of all days but those that are another person's on the newest: for rows of no graph's day."""
-        days = sorted(self.people.profiles)
-        every = {profile: one for day in days for profile, one in self.people.profiles[day].items()}
-        newest = self.project.lake.newest_partition(GRAPH, clock.today())
-        if newest is None or not every:
-            return every
-        graph = self.project.lake.scan(GRAPH, str(newest)).filter(pl.col("profile_id").is_in(list(every)))
-        today = set(graph.select(pl.col("profile_id").unique()).collect()["profile_id"])
-        own = self.people.profiles.get(str(newest), {})
-        return {profile: one for profile, one in every.items() if profile not in today or profile in own}
+        return _shape(self.project, self.people, asset, day)
 
     @cached_property
     def _table_of_folder(self) -> dict[str, str]:
         return {"/".join(landed.part.key.split("/")[:2]): landed.table for landed in landed_parts(self.project.landing)}
+
+
+def shape_of(project: Project, people: People, key: str) -> Shape:
+    """Return how the rows of a partition of a table name people."""
+    folder, _, name = key.rpartition("/")
+    return _shape(project, people, folder, name.removesuffix(".parquet"))
+
+
+def _shape(project: Project, people: People, asset: str, day: str) -> Shape:
+    if asset == MIGRATIONS:
+        return Shape(project.sources.get(asset), any_names=True)
+    if asset.startswith(f"{state_keys.INBOX}/"):  # its parts: _inbox/days/<table>/<day>
+        asset = inbox_asset(asset.split("/")[2])
+    if (table := mapping_of(project, asset)) is not None:
+        return Shape(table, owner_column(project, asset))
+    if is_warehouse_table(asset):
+        return Shape()
+    return Shape(profiles=people.profiles.get(day) or _profiles_of_any_day(project, people))
+
+
+def _profiles_of_any_day(project: Project, people: People) -> Mapping[str, str]:
+    """Return the profiles of all days but those that are another person's on the newest: for rows of no graph's day."""
+    days = sorted(people.profiles)
+    every = {profile: one for day in days for profile, one in people.profiles[day].items()}
+    newest = project.lake.newest_partition(GRAPH, clock.today())
+    if newest is None or not every:
+        return every
+    graph = project.lake.scan(GRAPH, str(newest)).filter(pl.col("profile_id").is_in(list(every)))
+    today = set(graph.select(pl.col("profile_id").unique()).collect()["profile_id"])
+    own = people.profiles.get(str(newest), {})
+    return {profile: one for profile, one in every.items() if profile not in today or profile in own}

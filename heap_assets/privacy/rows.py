@@ -84,16 +84,22 @@ class Eraser:
         self.rules = rules
         self.texts = Texts.of({value: request for (_, value), request in people.identifiers.items()})
         self._by_type: dict[str, dict[str, str]] = {}
+        self._of_numbers: dict[tuple[str, str], pl.Series] = {}
         for (kind, value), request in people.identifiers.items():
             self._by_type.setdefault(kind, {})[value] = request
 
-    def touches(self, rows: pl.LazyFrame, shape: Shape) -> bool:
-        """Return whether any row or cell may have to go; every column that may name people is read once."""
+    def touches(self, rows: pl.LazyFrame, shape: Shape, *, small: bool = False) -> bool:
+        """Return whether any row or cell may have to go; every column that may name people is read once.
+
+        `small`: the rows fit into memory: patterns are then made ready once for all of them.
+        """
         marked, cells = self._marked(rows, shape)
-        tests = [cell.hit for cell in cells] + [self._may_hold(n, t) for n, t in rows.collect_schema().items()]
-        if not tests:
-            return False
-        return bool(marked.select(pl.any_horizontal(tests).any()).collect(engine="streaming").item())
+        texts = [self._may_hold(n, t) for n, t in rows.collect_schema().items() if self.texts.requests and has_text(t)]
+        for tests in ([cell.hit for cell in cells], texts):  # ids first: they are read much faster than text
+            hit = marked.select(pl.any_horizontal(tests).any()) if tests else None
+            if hit is not None and hit.collect(engine="in-memory" if small else "streaming").item():
+                return True
+        return False
 
     def erased(self, rows: pl.LazyFrame, shape: Shape) -> Erased:
         """Return the table without the people, columns and their order as they are."""
@@ -106,16 +112,24 @@ class Eraser:
         requests = [*(cell.request for cell in cells), self._first_request(shape), pl.lit("")]
         counted = marked.filter(owned_rows).select(request=pl.coalesce(*requests))
         removed = counted.group_by("request").len().collect(engine="streaming")
+        rows_by_request = {str(request): int(count) for request, count in removed.sort("request").iter_rows()}
         others_rows = marked.filter(~owned_rows)
         named = pl.any_horizontal(
             False, *(c.hit for c in cells if c.blanks), *(self._may_hold(n, schema[n]) for n in texts)
         )
-        cell_counts = self._cells(others_rows.filter(named), cells, texts, schema)
+        naming = others_rows.filter(named).collect(engine="streaming")
+        if naming.is_empty():
+            return Erased(others_rows.select(*schema), rows_by_request, {})
+        cell_counts = self._cells(naming.lazy(), cells, texts, schema)
         blanked = others_rows.with_columns(_without_hits(cells, schema)).with_columns(
             self._without_texts(name, schema[name]) for name in texts
         )
-        rows_by_request = {str(request): int(count) for request, count in removed.sort("request").iter_rows()}
         return Erased(blanked.select(*schema), rows_by_request, cell_counts)
+
+    def owned(self, rows: pl.LazyFrame, shape: Shape) -> pl.LazyFrame:
+        """Return the rows of the people, in the columns of the table."""
+        marked, cells = self._marked(rows, shape)
+        return marked.filter(_is_theirs(cells)).select(*rows.collect_schema())
 
     def _marked(self, rows: pl.LazyFrame, shape: Shape) -> tuple[pl.LazyFrame, list[Cell]]:
         schema = rows.collect_schema()
@@ -140,12 +154,21 @@ class Eraser:
             request = name.list.eval(_request(column.value, requests)).list.drop_nulls().list.first()
             return Cell(name.list.len() > 0, hit.fill_null(value=False), request, blanks)
         if dtype is not None and dtype.is_integer():
-            numbers = {int(value): request for value, request in requests.items() if _is_number(value, dtype)}
-            series = pl.Series(sorted(numbers), dtype=dtype)
-            hit = name.is_in(pl.lit(series.implode())) if numbers else pl.lit(value=False)
-            request = _request(name.cast(pl.String), {str(number): one for number, one in numbers.items()})
-            return Cell(name.is_not_null(), hit.fill_null(value=False), request, blanks)
+            numbers = self._numbers(column.type, dtype)
+            hit = name.is_in(pl.lit(numbers.implode())) if len(numbers) else pl.lit(value=False)
+            return Cell(
+                name.is_not_null(), hit.fill_null(value=False), _request(name.cast(pl.String), requests), blanks
+            )
         return Cell(name.is_not_null(), _is_in(column.value, requests), _request(column.value, requests), blanks)
+
+    def _numbers(self, kind: str, dtype: pl.DataType) -> pl.Series:
+        """Return the values of a type that a column of whole numbers can hold; found once for each kind of column."""
+        key = kind, str(dtype)
+        if key not in self._of_numbers:
+            texts = pl.Series("v", list(self._by_type.get(kind, {})), pl.String)
+            numbers = texts.cast(dtype, strict=False)
+            self._of_numbers[key] = numbers.filter((numbers.cast(pl.String) == texts).fill_null(value=False))
+        return self._of_numbers[key]
 
     def _of_pairs(self, schema: pl.Schema) -> Iterator[Cell]:
         for kind, value in PAIRS:
@@ -271,11 +294,3 @@ def _request(value: pl.Expr, requests: Mapping[Any, str]) -> pl.Expr:
     if not requests:
         return pl.lit(None, pl.String)
     return value.replace_strict(list(requests), list(requests.values()), default=None, return_dtype=pl.String)
-
-
-def _is_number(value: str, dtype: pl.DataType) -> bool:
-    try:
-        pl.Series([int(value)], dtype=dtype)
-    except (ValueError, OverflowError, TypeError, pl.exceptions.PolarsError):
-        return False
-    return str(int(value)) == value

@@ -60,6 +60,7 @@ ARGUMENTS = {
     "sync resend": ["segment_identify", "--yes"],
     "sync forget": ["segment_identify", "ann", "--yes"],
     "erase request": ["email:ann@acme.io"],
+    "person export": ["email:ann@acme.io"],
     **{f"erase {name}": ["er-2026-01-01-0"] for name in ("show", "cancel", "proof")},
     "erase confirm": ["er-2026-01-01-0", "--yes"],
     "erase lift": ["er-2026-01-01-0", "--reason", "consent", "--yes"],

@@ -53,6 +53,8 @@ READING = (
     "sync qa heap_user_properties ann@x.example",
     "publish --dry-run",
     "erase list",
+    "person shared",
+    "person shared email:nobody@acme.test",
     "erase show er-2026-01-01-0",
     "erase proof er-2026-01-01-0",
     "sql",
@@ -82,7 +84,7 @@ AS_JSON = (
 WRITING = {
     *("init", "report", "reset", "demo", "dev", "live", "warm", "catalogue accept", "decide", "function new"),
     *("sync run", "sync confirm", "sync retry", "sync resend", "sync forget"),
-    *("erase request", "erase confirm", "erase cancel", "erase run", "erase lift"),
+    *("person export", "erase request", "erase confirm", "erase cancel", "erase run", "erase lift"),
 }
 
 

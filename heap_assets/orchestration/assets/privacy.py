@@ -9,6 +9,7 @@ from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
 from heap_assets.orchestration.failures import raising_failures
 from heap_assets.pipelines.erasure import run
 from heap_assets.pipelines.erasure_requests import sweep, take_in_from_tables, write_request_table
+from heap_assets.pipelines.person_export import write_sharing_log
 from heap_assets.project import Names, Project
 from heap_assets.tables import ERASURES
 
@@ -43,6 +44,7 @@ def erasures(project: Project) -> dg.AssetsDefinition:
         result = run(opened, context.run.run_id, config.requests)
         came_back = sweep(opened)
         table = write_request_table(opened)
+        shared = write_sharing_log(opened)
         states = dict(table["state"].value_counts(sort=True).iter_rows())
         for where, why in sorted(result.unsettled.items()):
             context.log.warning("not erased yet: %s: %s", where, why)
@@ -55,6 +57,7 @@ def erasures(project: Project) -> dg.AssetsDefinition:
                 "unsettled": len(result.unsettled),
                 "rows_that_came_back": came_back,
                 "dagster/row_count": table.height,
+                "fields_shared": shared.select("sync", "field").n_unique(),
                 **{f"requests_{state}": count for state, count in sorted(states.items())},
             }
         )
