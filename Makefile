@@ -8,7 +8,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-live bench-destinations bench-warehouse bench-functions bench-erase bench-definitions bench-first-load bench-ui screenshots
+.PHONY: help install demo live dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-live bench-destinations bench-warehouse bench-functions bench-erase bench-definitions bench-first-load bench-ui screenshots
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ $(DEV): $(READY)
 
 demo: $(READY) ## Do the main job on a sample company: no account, no network
 	@$(BIN)/heap-assets demo
+
+live: $(READY) ## Let the demo's people act, and watch what comes in and goes out (http://127.0.0.1:8484)
+	@$(BIN)/heap-assets live --demo
 
 dev: $(READY) ## Open the Dagster UI on that state (http://localhost:3000)
 	@$(BIN)/heap-assets dev

@@ -45,7 +45,7 @@ ROOMS = {
     "pipelines": "activation analytics clock config errors functions identity privacy profiles project quality "
     "redaction signals sources.heap_bigquery sources.heap_connect sources.inbox sources.warehouse storage tables "
     "values versions",
-    "live": "clock config errors pipelines project sources.inbox storage tables",
+    "live": "activation clock config errors pipelines project sources.inbox storage tables",
     "api": "activation analytics errors identity pipelines project storage tables",
     "orchestration": "machine activation alerts analytics clock config errors http_client identity pipelines privacy "
     "profiles project quality redaction report signals sources.heap_connect sources.warehouse storage tables versions",

@@ -226,4 +226,8 @@ class LiveSettings(Section):
     interval_seconds: float = Field(
         default=0.5, ge=0.05, description="How often profiles follow what came, if anything came"
     )
+    page: bool = Field(
+        default=True,
+        description="Whether / shows what comes in and goes out: counts, names of events, shortened profile ids",
+    )
     stop_seconds: float = Field(default=20.0, gt=0, description="Time that calls have to end when it is stopped")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import polars as pl
 
+from heap_assets import clock
+from heap_assets.activation import SyncReport
 from heap_assets.errors import HeapAssetsError, MissingInputError
 from heap_assets.pipelines.live_delivery import LiveDelivery
 from heap_assets.pipelines.live_profiles import Changed, LiveProfiles, base_versions
@@ -26,6 +28,7 @@ _MOST_MESSAGES: Final = 5_000
 """Messages of one step: more wait for the next."""
 _LANDING_SECONDS: Final = 15.0
 """So long, beside two rolls of a segment, until what is on disk is in the lake."""
+_SHOWN: Final = 5
 _LATENCIES: Final = 10_000
 
 Watcher = Callable[[Mapping[str, Any]], None]
@@ -103,21 +106,25 @@ class LiveLoop:
         blocked = {sync.name: sync.blocked_by for sync in self._delivery.syncs if sync.blocked_by}
         self.state = "; ".join(f"{name}: {why}" for name, why in blocked.items()) or "following"
         if self.watcher is not None and (arrivals or reports):
-            self.watcher(
-                {
-                    "messages": len(arrivals),
-                    "people": len(changed.now) if changed is not None else 0,
-                    "sent": {report.sync: report.sent for report in reports},
-                    "waiting": {sync.name: len(sync.waiting) for sync in self._delivery.syncs},
-                    "state": self.state,
-                }
-            )
+            self.watcher(self._shown([arrival for _, arrival in arrivals], changed, reports))
 
-    def _forget_landed(self) -> None:
-        inbox = self.project.settings.inbox
-        landing_seconds = _LANDING_SECONDS + 2 * (inbox.roll_seconds if inbox else 0.0)
-        while self._recent and time.monotonic() - self._recent[0][0] > landing_seconds:
-            self._recent.popleft()
+    def _shown(
+        self, arrivals: Sequence[Arrival], changed: Changed | None, reports: Sequence[SyncReport]
+    ) -> Mapping[str, Any]:
+        """Return what a page shows of a step: counts, names of events and columns, shortened profile ids."""
+        names = Counter(
+            str(message.get("event") or message.get("table") or "refused") for a in arrivals for message in a.messages
+        )
+        people = changed_people(changed) if changed is not None else []
+        return {
+            "time": f"{clock.now():%H:%M:%S}",
+            "messages": dict(names.most_common(_SHOWN)),
+            "people": people[:_SHOWN],
+            "more": max(len(people) - _SHOWN, 0),
+            "sent": {report.sync: report.sent for report in reports if report.sent},
+            "state": self.state,
+            "figures": dict(self.gauges()),
+        }
 
     def _queue(self, changed: Changed | None, times: Sequence[float]) -> None:
         assert self._delivery is not None
@@ -139,6 +146,12 @@ class LiveLoop:
         self._queue(self._profiles.apply(self._profiles.backlog), [])
         self._profiles.backlog = {}
         return self._apply([arrival for _, arrival in self._recent], [])
+
+    def _forget_landed(self) -> None:
+        inbox = self.project.settings.inbox
+        landing_seconds = _LANDING_SECONDS + 2 * (inbox.roll_seconds if inbox else 0.0)
+        while self._recent and time.monotonic() - self._recent[0][0] > landing_seconds:
+            self._recent.popleft()
 
     def _apply(self, arrivals: Sequence[Arrival], times: Sequence[float]) -> Changed | None:
         assert self._profiles is not None
@@ -181,3 +194,14 @@ class LiveLoop:
             "unapplied_calls": float(len(self._arrivals)),
             **quantiles,
         }
+
+
+def changed_people(changed: Changed) -> list[dict[str, Any]]:
+    """Return who changed, by a shortened profile id, with the names of the columns that did."""
+    before = {row["profile_id"]: row for row in changed.before.to_dicts()}
+    people = []
+    for row in changed.now.to_dicts():
+        earlier = before.get(row["profile_id"])
+        columns = [name for name, value in row.items() if earlier is not None and earlier.get(name) != value]
+        people.append({"profile": row["profile_id"][:8], "new": earlier is None, "changed": columns})
+    return people

@@ -27,6 +27,7 @@ from heap_assets.config import InboxSettings
 from heap_assets.errors import HeapAssetsError, SettingsError
 from heap_assets.live.commit import GroupCommit
 from heap_assets.live.endpoint import CALLS, Endpoint
+from heap_assets.live.page import LivePage
 from heap_assets.project import Project
 from heap_assets.sources.inbox import SPOOL, Arrival, SegmentWriter, SpoolError, remove_status, write_status
 
@@ -246,16 +247,16 @@ def spool_folder(project: Project) -> Path:
 
 
 def serve(
-    service: LiveService, host: str, port: int, *, extra: Sequence[Route] = (), ready: Callable[[str], None]
+    service: LiveService, host: str, port: int, *, page: LivePage | None = None, ready: Callable[[str], None]
 ) -> None:
     """Run a service until SIGTERM or SIGINT; calls that are being answered are answered.
 
-    `ready`: called with the address once it listens.
+    `page`: shown at `/`. `ready`: called with the address once it listens.
     """
     _raise_file_limit()
     live, inbox = service.project.settings.live, inbox_settings(service.project)
     config = uvicorn.Config(
-        service.app(extra),
+        service.app(page.routes if page else ()),
         host=host,
         port=port,
         log_level="warning",
@@ -267,7 +268,7 @@ def serve(
         backlog=4096,
         lifespan="on",
     )
-    server = _Server(config, ready)
+    server = _Server(config, ready, page)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises it once more when it has stopped
     server.run()
@@ -278,9 +279,14 @@ def serve(
 class _Server(uvicorn.Server):
     """Says when it listens, and where."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[str], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[str], None], page: LivePage | None) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._ready, self._page = ready, page
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        if self._page is not None:
+            self._page.close()  # its streams would be waited for
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
