@@ -304,8 +304,25 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _purposes_of_syncs_exist(self) -> Settings:
+        purposes = self.privacy.consent.purposes
+        for name, sync in self.sync.items():
+            if sync.purpose is not None and sync.purpose not in purposes:
+                raise ValueError(
+                    f"sync.{name}.purpose is {sync.purpose!r}, which privacy.consent.purposes does not list. "
+                    f"Purposes: {', '.join(purposes) or 'none'}"
+                )
+            if sync.purpose is not None and (sync.source != "profiles" or sync.consent):
+                raise ValueError(
+                    f"sync.{name}.purpose is for a sync of profiles without consent: of source {sync.source!r} name a "
+                    "Boolean column as consent"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _traits_of_syncs_exist(self) -> Settings:
-        columns = {*self.profiles.columns, "profile_id", "first_seen", "last_seen"}
+        purposes = (f"consent_{purpose}" for purpose in self.privacy.consent.purposes)
+        columns = {*self.profiles.columns, *purposes, "profile_id", "first_seen", "last_seen"}
         for name, sync in self.sync.items():
             if sync.source != "profiles":
                 continue

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from heap_assets.config.base import Section
 
@@ -33,14 +33,62 @@ class ErasureSettings(Section):
     )
 
 
+class ConsentSource(Section):
+    """A table of statements of consent: a row for each person and purpose, or a column for each purpose."""
+
+    table: str = Field(description="Table of a source, users (Heap's), or inbox/users (Segment's identify calls)")
+    purpose: str | None = Field(default=None, description="Column with the purpose, of a table with a row for each")
+    state: str | None = Field(
+        default=None, description="Column with the answer, of a table with a row for each purpose"
+    )
+    columns: dict[str, str] = Field(default={}, description="Purpose to column, of a table with a column for each")
+    at: str | None = Field(default=None, description="Column with the time of the statement; the newest one holds")
+    granted: list[str] = Field(
+        default=["true", "yes", "y", "1", "granted", "opted_in", "opt_in"],
+        description="Values that mean yes, compared without case; any other means no",
+    )
+
+    @model_validator(mode="after")
+    def _is_long_or_wide(self) -> ConsentSource:
+        if bool(self.columns) == (self.purpose is not None and self.state is not None) or (
+            (self.purpose is None) != (self.state is None)
+        ):
+            raise ValueError("give purpose and state (a row for each purpose), or columns (a column for each)")
+        return self
+
+
+class ConsentSettings(Section):
+    """Who has consented to what. Each purpose is a column `consent_<purpose>` of profiles, and a sync names its own."""
+
+    purposes: list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]] = Field(
+        default=[], description="Purposes, such as marketing"
+    )
+    sources: list[ConsentSource] = Field(default=[], description="Where statements come from")
+    absent: Literal["no", "yes"] = Field(default="no", description="What it means that nothing was stated")
+    region: str | None = Field(default=None, description="Trait with the person's region, for absent_by_region")
+    absent_by_region: dict[str, Literal["no", "yes"]] = Field(
+        default={}, description="Value of that trait to what absence means there"
+    )
+
+    @model_validator(mode="after")
+    def _region_is_named(self) -> ConsentSettings:
+        if bool(self.absent_by_region) != (self.region is not None):
+            raise ValueError("region and absent_by_region: give both, or neither")
+        named = {purpose for source in self.sources for purpose in source.columns}
+        if unknown := sorted(named - set(self.purposes)):
+            raise ValueError(f"a source has the purpose {unknown[0]!r}, which purposes does not list")
+        return self
+
+
 class PrivacySettings(Section):
-    """Erasure of people, and the key of everything that stands in place of their values."""
+    """Erasure of people, consent, and the key of everything that stands in place of their values."""
 
     key: SecretStr | None = Field(
         default=None,
         description="What tombstones and pseudonyms are keyed with, ${HEAP_ASSETS_PRIVACY_KEY}; a key that the lake "
         "holds unless given. With another one nobody is recognised any more",
     )
+    consent: ConsentSettings = Field(default=ConsentSettings(), description="Who has consented to what")
     erasure: ErasureSettings = Field(default=ErasureSettings(), description="Requests to erase people")
 
     @property

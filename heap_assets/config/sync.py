@@ -87,6 +87,11 @@ class SyncSettings(Section):
     consent: str | None = Field(
         default=None, description="Boolean trait or column; without true a row is not sent, and a member is removed"
     )
+    purpose: str | None = Field(
+        default=None,
+        description="Purpose of privacy.consent, of a sync of profiles: without consent nothing is sent; what was sent "
+        "is cleared, and a member removed, by the next run",
+    )
     erase: bool = Field(
         default=True, description="Have erased people deleted there, where the destination has calls for it"
     )
@@ -100,6 +105,11 @@ class SyncSettings(Section):
     def own_sources(cls) -> tuple[str, ...]:
         """Return what the kind itself reads, besides profiles and warehouse tables."""
         return get_args(cls.model_fields["source"].annotation)
+
+    @property
+    def consent_column(self) -> str | None:
+        """The column without whose truth a row is not sent."""
+        return f"consent_{self.purpose}" if self.purpose else self.consent
 
     @property
     def vendor(self) -> str:

@@ -12,6 +12,7 @@ import polars as pl
 from heap_assets.errors import MissingInputError
 from heap_assets.identity import AuditedTable, audit, audit_figures, changes
 from heap_assets.pipelines.behaviour import Window, window, with_behaviour_and_audiences
+from heap_assets.pipelines.consent import consent_version, with_consent_of_day
 from heap_assets.pipelines.readiness import IdentityInputs, graph_inputs, identity_inputs
 from heap_assets.pipelines.table import VALUES_LOST, VALUES_LOST_IN, BuiltTable
 from heap_assets.profiles import (
@@ -141,6 +142,7 @@ def profiles_of_day(project: Project, day: date) -> BuiltTable:
     frame, failed_audiences = with_behaviour_and_audiences(
         project, typed_profiles, lake.scan(GRAPH, str(day)), events_window
     )
+    frame = with_consent_of_day(project, frame, day)
     return BuiltTable(
         frame,
         _inputs(project, day, newest_days, profiles_version(project), events),
@@ -163,7 +165,8 @@ def profiles_version(project: Project) -> str:
     behaviour = [settings.behaviour.days, [*settings.behaviour.features.items()]] if settings.behaviour else None
     scores = [[name, score.model_dump(exclude={"description"})] for name, score in settings.scores.items()]
     audiences = [one.declared for one in project.audiences]
-    return version_of([traits, behaviour, *([scores] if scores else []), audiences, project.rules.digest])
+    consent = consent_version(project)
+    return version_of([traits, behaviour, *([scores] if scores else []), *consent, audiences, project.rules.digest])
 
 
 def audiences_of_day(project: Project, day: date) -> BuiltTable:

@@ -1,5 +1,12 @@
 """Privacy: erasure with proof, tombstones, the register of places, and what of people a table holds."""
 
+from heap_assets.privacy.consent import (
+    consent_column,
+    long_statements,
+    newest_statements,
+    wide_statements,
+    with_consent,
+)
 from heap_assets.privacy.journal import Entry, Journal, Tally, tallies
 from heap_assets.privacy.people import Left, Named, Pair, People, Plan, people_of, plans, spelled
 from heap_assets.privacy.places import ELSEWHERE, PLACES, UNREGISTERED, Place, place_of, unregistered
@@ -46,11 +53,14 @@ __all__ = [
     "Tombstones",
     "bury",
     "closed",
+    "consent_column",
     "hash_of",
     "hashes_of",
     "keyed_hashes",
     "lift",
+    "long_statements",
     "new_id",
+    "newest_statements",
     "people_of",
     "place_of",
     "planned",
@@ -61,4 +71,6 @@ __all__ = [
     "spelled",
     "tallies",
     "unregistered",
+    "wide_statements",
+    "with_consent",
 ]

@@ -190,7 +190,7 @@ class Connector(ABC, Generic[S]):
 
     def requirements(self, day: date) -> Iterator[Requirement | str]:
         """Yield the partitions whose checks must have passed before a day is sent, and reasons against sending it."""
-        columns = frozenset((*self.settings.properties.values(), *filter(None, [self.settings.consent])))
+        columns = frozenset((*self.settings.properties.values(), *filter(None, [self.settings.consent_column])))
         yield Requirement(self.source_asset, str(day), columns)
         if (back := self.settings.reads_back) is not None:
             asset = warehouse_asset(back.table)
@@ -357,6 +357,7 @@ class Connector(ABC, Generic[S]):
             unmatched_for=sync.unmatched_for,
             hashed=sync.hashed_properties,
             consent=self._consent_column,
+            clears_without_consent=self.settings.purpose is not None,
             guard=Guard(
                 removed=sync.guard.max_removed, changed=sync.guard.max_changed, takeover=sync.guard.max_same_value
             ),
@@ -365,7 +366,7 @@ class Connector(ABC, Generic[S]):
 
     @property
     def _consent_column(self) -> str | None:
-        column = self.settings.consent
+        column = self.settings.consent_column
         return apart(column, self.own_columns) if column and self.settings.source in self.warehouse_tables else column
 
     def specs(self) -> list[SyncSpec]:

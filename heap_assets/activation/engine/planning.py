@@ -165,7 +165,8 @@ def build_plan(
                 salt=key,
             )
             prepared, state = merge.prepared, replace(state, frame=merge.ledger)
-        unasked = [] if destination.mode is Mode.SET else [prepared.no_consent]
+        withdraws = destination.mode is Mode.SET or spec.clears_without_consent
+        unasked = [] if withdraws else [prepared.no_consent]
         untouchable = pl.concat([held["key"], invalid["key"], *unasked]).drop_nulls()
         writable = addressed_rows.writable.collect()["key"] if addressed_rows.writable is not None else None
         mapping = spec.mapping_version(destination.target)

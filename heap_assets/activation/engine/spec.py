@@ -100,6 +100,8 @@ class SyncSpec:
     """Properties whose columns hold identifiers that are hashed already."""
     consent: str | None = None
     """Boolean column without which a row is not sent."""
+    clears_without_consent: bool = False
+    """Of an upsert: what was sent of a person who has withdrawn is cleared, as if the profile were gone."""
     guard: Guard = field(default_factory=Guard)
     retry: Retry = field(default_factory=Retry)
     lease_ttl: timedelta = timedelta(minutes=2)
