@@ -1,4 +1,4 @@
-"""Base of engines that are queried in SQL over a connection: DuckDB and PostgreSQL."""
+"""Base of engines that are queried in SQL over a connection: DuckDB, PostgreSQL and Snowflake."""
 
 from __future__ import annotations
 
@@ -118,7 +118,9 @@ def _restriction(newer: Newer | None, limit: int | None) -> str:
     if newer is not None:
         column = sql_identifier(newer.column)
         bounds = ((">=", newer.since), ("<", newer.until))
-        conditions = [f"{column} {sign} TIMESTAMPTZ {_moment(bound)}" for sign, bound in bounds if bound is not None]
+        conditions = [
+            f"{column} {sign} CAST({_moment(bound)} AS TIMESTAMPTZ)" for sign, bound in bounds if bound is not None
+        ]
         if newer.equals:
             conditions.append(f"{sql_identifier(newer.equals[0])} = {sql_literal(newer.equals[1])}")
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""

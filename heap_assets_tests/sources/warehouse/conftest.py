@@ -50,7 +50,17 @@ def bigquery_emulator() -> Iterator[servers.Emulator]:
         pytest.skip(f"{missing}: the BigQuery code was NOT tested")
 
 
-@pytest.fixture(params=["bigquery", "postgres"])
+@pytest.fixture(scope="session")
+def snowflake_server() -> Iterator[str]:
+    """Give the address of a running fakesnow."""
+    try:
+        with servers.snowflake_server() as address:
+            yield address
+    except servers.UnavailableError as missing:
+        pytest.skip(f"{missing}: the Snowflake code was NOT tested")
+
+
+@pytest.fixture(params=["bigquery", "postgres", "snowflake"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
-    """Give an empty dataset of the emulator, then an empty schema of PostgreSQL, each with its publisher."""
+    """Give an empty dataset or schema of each engine, with its publisher."""
     yield from published_to(request, tmp_path)

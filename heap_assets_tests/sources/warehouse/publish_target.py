@@ -1,4 +1,4 @@
-"""Where published tables go in tests: a dataset of the emulator or a schema of PostgreSQL."""
+"""Where published tables go in tests: a dataset of the emulator, or a schema of PostgreSQL or of fakesnow."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from heap_assets.sources.warehouse.publish import (
     Publication,
     Publisher,
 )
+from heap_assets.sources.warehouse.snowflake.connection import SnowflakeAccount
+from heap_assets.sources.warehouse.snowflake.publisher import SnowflakePublisher
 from heap_assets.storage import Store
 
 MONDAY, TUESDAY = date(2026, 11, 2), date(2026, 11, 3)
@@ -51,6 +53,9 @@ def published_to(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tar
             yield Target(BigQueryPublisher(account, dataset, store), ask, ask, dataset, spelled)
             client.delete_dataset(dataset, delete_contents=True)
         return
+    if request.param == "snowflake":
+        yield from _in_snowflake(request.getfixturevalue("snowflake_server"), store)
+        return
     uri = request.getfixturevalue("postgres")
     with dbapi.connect(uri, autocommit=True) as connection, connection.cursor() as cursor:
 
@@ -60,6 +65,18 @@ def published_to(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tar
 
         spelled = f"PostgresPublisher({uri!r}, 'pub', STORE)"
         yield Target(PostgresPublisher(uri, "pub", store), ask_postgres, cursor.execute, "pub", spelled)
+
+
+def _in_snowflake(address: str, store: Store) -> Iterator[Target]:
+    account = SnowflakeAccount("fakesnow", "u", f"DB{uuid4().hex[:8].upper()}", endpoint=address, password="p-4711")
+    with account.session("") as cursor:
+
+        def ask(text: str) -> list[tuple[Any, ...]]:
+            cursor.execute(text)
+            return [tuple(row) for row in cursor.fetchall()]
+
+        spelled = f"SnowflakePublisher({account!r}, 'PUB', STORE)".replace("endpoint=", "password='p-4711', endpoint=")
+        yield Target(SnowflakePublisher(account, "PUB", store), ask, ask, "pub", spelled)
 
 
 def people(*ids: int, **columns: Any) -> pl.LazyFrame:

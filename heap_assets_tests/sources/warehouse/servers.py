@@ -1,4 +1,4 @@
-"""Starts real servers for tests and benchmarks: a private PostgreSQL cluster, bqemulator in its own environment."""
+"""Starts real servers for tests and benchmarks: a PostgreSQL cluster; bqemulator and fakesnow in environments."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ EMULATOR = (
     "google-cloud-bigquery",
     "google-cloud-bigquery-storage",
 )
+FAKESNOW = ("fakesnow==0.12.1", "snowflake-connector-python==4.8.1", "uvicorn", "starlette")
 EXTENSIONS = "from duckdb_extensions import import_extension as i; i('spatial'); i('avro'); i('icu')"
 
 
@@ -95,6 +96,34 @@ def bigquery_emulator() -> Iterator[Emulator]:
         process.terminate()
         process.wait(20)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def snowflake_server() -> Iterator[str]:
+    """Run fakesnow, which answers Snowflake's driver from a DuckDB in memory; gives its address."""
+    venv = environment("fakesnow", *FAKESNOW)
+    folder = Path(tempfile.mkdtemp(prefix="sf-"))
+    port = free_port()
+    with (folder / "log").open("ab") as log:
+        command = [str(venv / "bin" / "fakesnow"), "-s", "-p", str(port)]
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env={**os.environ, "HOME": str(folder)})
+    try:
+        _wait_until_listening(port, process, folder / "log")
+        yield f"http://localhost:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_until_listening(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    give_up_at = time.monotonic() + 90
+    while process.poll() is None and time.monotonic() < give_up_at:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise UnavailableError(f"fakesnow does not run: {log.read_text()[-500:]}")
 
 
 def queries_of(emulator: Emulator) -> list[str]:

@@ -17,12 +17,14 @@ import polars as pl
 import pytest
 from adbc_driver_postgresql import dbapi
 
+from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
 from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
 from heap_assets.sources.warehouse.publish import (
     Publication,
     PublishStatus,
 )
 from heap_assets.sources.warehouse.publish_log import PublishLog
+from heap_assets.sources.warehouse.snowflake.publisher import SnowflakePublisher
 from heap_assets.storage import Store
 from heap_assets_tests.sources.warehouse.publish_target import MONDAY, PEOPLE, TUESDAY, Target, people
 
@@ -81,6 +83,8 @@ from heap_assets.storage import Store
 from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
 from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
+from heap_assets.sources.warehouse.snowflake.connection import SnowflakeAccount
+from heap_assets.sources.warehouse.snowflake.publisher import SnowflakePublisher
 from heap_assets.sources.warehouse.publish import Publication
 from heap_assets.sources.warehouse.publish_log import PublishLog
 
@@ -152,6 +156,14 @@ def test_a_load_that_died_hides_none_before_it(target: Target, monkeypatch: pyte
     assert target.query(f"SELECT id FROM {target.prefix}.people") == [(1,)]
 
 
+LAST_STEP = {
+    BigQueryPublisher: "bigquery_publish.swap_statement",
+    PostgresPublisher: "postgres_publish._exchange",
+    SnowflakePublisher: "snowflake_publish._checksum",
+}
+"""What replaces the rows, and is followed by nothing but the commit."""
+
+
 def test_a_killed_load_leaves_the_old_day(target: Target, tmp_path: Path) -> None:
     target.publisher.publish(PEOPLE, MONDAY, people(1, 2), "v1")
     code = f"""
@@ -164,6 +176,9 @@ from heap_assets.sources.warehouse.bigquery import publisher as bigquery_publish
 from heap_assets.sources.warehouse.postgres import publisher as postgres_publish
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
 from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
+from heap_assets.sources.warehouse.snowflake import publisher as snowflake_publish
+from heap_assets.sources.warehouse.snowflake.connection import SnowflakeAccount
+from heap_assets.sources.warehouse.snowflake.publisher import SnowflakePublisher
 from heap_assets.sources.warehouse.publish import Publication
 exchange = postgres_publish._exchange
 def stop(*given):
@@ -173,7 +188,7 @@ def stop(*given):
     time.sleep(60)
 publisher = {target.spelled.replace("STORE", f"Store({str(tmp_path / 'lake')!r})")}
 many = pl.LazyFrame({{"id": pl.int_range(1_000_000, eager=True)}})
-{"bigquery_publish.swap_statement" if "BigQuery" in target.spelled else "postgres_publish._exchange"} = stop
+{LAST_STEP[type(target.publisher)]} = stop
 publisher.publish(Publication("people"), date(2026, 11, 2), many, "v2")
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

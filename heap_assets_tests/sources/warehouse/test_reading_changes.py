@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue
 from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
+from heap_assets.sources.warehouse.snowflake.connection import SnowflakeAccount
 from heap_assets.storage import Lake, Written
 from heap_assets.tables import warehouse_asset
 
@@ -50,8 +52,8 @@ class Source:
         return self.project.lake.scan(warehouse_asset("t"), str(day)).sort("id").select("id", "email").collect().rows()
 
 
-@pytest.fixture(params=["duckdb", "postgres", "bigquery"])
-def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
+@pytest.fixture(params=["duckdb", "postgres", "bigquery", "snowflake"])
+def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Source]:
     if request.param == "duckdb":
         path = tmp_path / "w.duckdb"
 
@@ -72,6 +74,21 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
             execute_postgres("CREATE SCHEMA crm")
             kinds = {"int": "bigint", "text": "text", "time": "timestamptz", "series": "generate_series(0, 4) AS n"}
             yield prepared(tmp_path, f"kind: postgres, dsn: '{uri}'", "crm", execute_postgres, kinds)
+    elif request.param == "snowflake":
+        address, database = request.getfixturevalue("snowflake_server"), f"DB{uuid4().hex[:8].upper()}"
+        with SnowflakeAccount("fakesnow", "u", database, endpoint=address, password="p-4711").session("") as shell:
+
+            def execute_snowflake(text: str) -> None:
+                zoned = re.sub(r"TIMESTAMP ('[^']+')", r"CAST(\1 AS TIMESTAMP_TZ)", text)
+                shell.execute(zoned.replace("{d}", "CRM"))
+
+            execute_snowflake("CREATE SCHEMA CRM")
+            kinds = {"int": "NUMBER(38,0)", "text": "TEXT", "time": "TIMESTAMP_TZ"}
+            kinds["series"] = "(SELECT column1 AS n FROM VALUES (0), (1), (2), (3), (4))"
+            monkeypatch.setenv("SNOWFLAKE_PASSWORD", "p-4711")
+            login = "account: fakesnow, user: u, password: '${SNOWFLAKE_PASSWORD}', "
+            login += f"database: {database}, endpoint: '{address}'"
+            yield prepared(tmp_path, f"kind: snowflake, {login}", "CRM", execute_snowflake, kinds)
     else:
         emulator = request.getfixturevalue("bigquery_emulator")
         dataset = f"crm_{uuid4().hex[:6]}"

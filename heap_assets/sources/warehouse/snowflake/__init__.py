@@ -1,0 +1,1 @@
+"""Snowflake as a source and as a target."""
