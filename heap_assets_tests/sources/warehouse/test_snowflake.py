@@ -46,7 +46,8 @@ def test_types_are_read(account: SnowflakeAccount, tmp_path: Path) -> None:
     with account.session("") as cursor:
         cursor.execute(
             "CREATE TABLE CRM.T (N NUMBER(38,0), BIG NUMBER(38,0), D NUMBER(12,2), F FLOAT, S TEXT, B BOOLEAN, "
-            "DAY DATE, TIM TIME(9), NTZ TIMESTAMP_NTZ(9), LTZ TIMESTAMP_LTZ(9), TZ TIMESTAMP_TZ(9), V VARIANT, X BINARY)"
+            "DAY DATE, TIM TIME(9), NTZ TIMESTAMP_NTZ(9), LTZ TIMESTAMP_LTZ(9), TZ TIMESTAMP_TZ(9), V VARIANT, "
+            "X BINARY)"
         )
         cursor.execute(
             "INSERT INTO CRM.T SELECT 7, 9007199254740993, 1.25, 0.5, 'Größe x', TRUE, '2026-11-02', "

@@ -46,7 +46,7 @@ def selected(name: str, kind: str, *, text: bool) -> str:
     return f"{value} AS {column}"
 
 
-_WHOLE, _TEXT, _VARIANT, _FLOAT = "NUMBER(38,0)", "TEXT", "VARIANT", "FLOAT"
+_INTEGER, _TEXT, _VARIANT, _FLOAT = "NUMBER(38,0)", "TEXT", "VARIANT", "FLOAT"
 _SCALARS: Mapping[type[pl.DataType], str] = {
     pl.Float32: _FLOAT, pl.Float64: _FLOAT, pl.Boolean: "BOOLEAN", pl.String: _TEXT, pl.Categorical: _TEXT,
     pl.Enum: _TEXT, pl.Binary: "BINARY", pl.Date: "DATE",
@@ -104,9 +104,9 @@ def loaded_column(name: str, dtype: pl.DataType, publication: Publication) -> Lo
     if dtype.is_integer():
         wide = isinstance(dtype, pl.UInt64 | pl.Int128 | pl.UInt128)
         if not wide:
-            return LoadedColumn(_WHOLE, _WHOLE, value.cast(pl.Int64))
-        whole = value.cast(pl.Decimal(38, 0), strict=False)
-        return LoadedColumn(_WHOLE, _WHOLE, whole, whole.is_null() & value.is_not_null())
+            return LoadedColumn(_INTEGER, _INTEGER, value.cast(pl.Int64))
+        integers = value.cast(pl.Decimal(38, 0), strict=False)
+        return LoadedColumn(_INTEGER, _INTEGER, integers, integers.is_null() & value.is_not_null())
     kind = next((kind for polars_type, kind in _SCALARS.items() if isinstance(dtype, polars_type)), "")
     if kind == _TEXT:
         text = value.cast(pl.String)
@@ -149,14 +149,14 @@ def joined(old: str, new: str) -> str | None:
     (was, fraction), (comes, coming) = _parts(old), _parts(new)
     if was == comes == "NUMBER":
         return old if coming <= fraction else new
-    if {old, new} == {_WHOLE, _FLOAT}:
+    if {old, new} == {_INTEGER, _FLOAT}:
         return _FLOAT
     return old if old == _VARIANT and comes in ("NUMBER", "FLOAT", "BOOLEAN") else None
 
 
 def becomes_float(old: str, new: str) -> bool:
     """Whether whole numbers become floats, which do not hold all of them."""
-    return old == _WHOLE and new == _FLOAT
+    return old == _INTEGER and new == _FLOAT
 
 
 def literal(text: str) -> str:
