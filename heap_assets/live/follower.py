@@ -18,12 +18,13 @@ from heap_assets.errors import HeapAssetsError, MissingInputError
 from heap_assets.pipelines.live_delivery import LiveDelivery
 from heap_assets.pipelines.live_profiles import Changed, LiveProfiles, base_versions
 from heap_assets.project import Project
-from heap_assets.sources.inbox import Arrival, message_frames
+from heap_assets.sources.inbox import Arrival, Part, message_frames, read_parts, stored_parts
 from heap_assets.tables import inbox_asset
 
 _LOG: Final = logging.getLogger("heap_assets.live")
 _BASE_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 5.0
+_POLL_SECONDS: Final = 2.0
 _MOST_MESSAGES: Final = 5_000
 """Messages of one step: more wait for the next."""
 _LANDING_SECONDS: Final = 15.0
@@ -42,9 +43,14 @@ class LiveLoop:
     project: Project
     interval: float
     watcher: Watcher | None = None
+    own_writer: str = ""
+    """Name of the segments of this service: what others bring into the lake is followed from there."""
     _arrivals: deque[tuple[float, Arrival]] = field(default_factory=deque)
     _recent: deque[tuple[float, Arrival]] = field(default_factory=deque)
     """What was applied, and may not be in the lake yet: applied again to a base that is loaded anew."""
+    _taken_parts: set[str] = field(default_factory=set)
+    _has_peers: bool = False
+    _polled_at: float = 0.0
     _waiting_since: deque[float] = field(default_factory=deque)
     _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
     _profiles: LiveProfiles | None = None
@@ -91,6 +97,10 @@ class LiveLoop:
             changed = self._load()
         assert self._profiles is not None
         assert self._delivery is not None
+        if time.monotonic() - self._polled_at >= _POLL_SECONDS:
+            foreign = self._foreign_messages()
+            changed = self._profiles.apply(foreign) if foreign else None
+            self._queue(changed, [])
         arrivals = self._taken()
         if arrivals:
             self._recent.extend(arrivals)
@@ -138,6 +148,7 @@ class LiveLoop:
         waiting = {s.name: (s.waiting, s.before) for s in self._delivery.syncs} if self._delivery is not None else {}
         if self._delivery is not None:
             self._delivery.close()
+        self._taken_parts = {part.info.key for part in self._lately_landed()}
         self._profiles = LiveProfiles(self.project)
         self._delivery = LiveDelivery(self.project, self._profiles)
         for sync in self._delivery.syncs:
@@ -146,6 +157,26 @@ class LiveLoop:
         self._queue(self._profiles.apply(self._profiles.backlog), [])
         self._profiles.backlog = {}
         return self._apply([arrival for _, arrival in self._recent], [])
+
+    def _lately_landed(self) -> list[Part]:
+        """Return the parts of the running day and the day before that other services wrote, or builds put together."""
+        store, days = self.project.lake.store, (clock.newest_complete_day(), clock.today())
+        tables = [table.name for table in self.project.message_tables.values()]
+        parts = [part for table in tables for day in days for part in stored_parts(store, table, day)]
+        return [part for part in parts if not (self.own_writer and part.name.startswith(self.own_writer))]
+
+    def _foreign_messages(self) -> dict[str, pl.DataFrame]:
+        """Return messages that other services brought into the lake since this was asked last."""
+        self._polled_at = time.monotonic()
+        parts = [part for part in self._lately_landed() if part.info.key not in self._taken_parts]
+        self._taken_parts |= {part.info.key for part in parts}
+        self._has_peers = self._has_peers or not all(part.is_merged for part in parts)
+        if not self._has_peers:
+            return {}  # what was put together is our own
+        by_table: dict[str, list[Part]] = {}
+        for part in parts:
+            by_table.setdefault(inbox_asset(part.table), []).append(part)
+        return {asset: read_parts(self.project.lake.store, of_table).collect() for asset, of_table in by_table.items()}
 
     def _forget_landed(self) -> None:
         inbox = self.project.settings.inbox

@@ -27,6 +27,7 @@ from heap_assets.config import InboxSettings
 from heap_assets.errors import HeapAssetsError, SettingsError
 from heap_assets.live.commit import GroupCommit
 from heap_assets.live.endpoint import CALLS, Endpoint
+from heap_assets.live.follower import LiveLoop
 from heap_assets.live.page import LivePage
 from heap_assets.project import Project
 from heap_assets.sources.inbox import SPOOL, Arrival, SegmentWriter, SpoolError, remove_status, write_status
@@ -69,6 +70,8 @@ class LiveService:
         self.writer = SegmentWriter(
             self.project.lake.store, spool_folder(self.project), inbox.roll_seconds, inbox.roll_mb << 20
         )
+        if isinstance(self.follower, LiveLoop):
+            self.follower.own_writer = self.writer.name
         self.commit = GroupCommit(self.writer, inbox.limits.pending_mb << 20, self._committed)
         self.endpoint = Endpoint(inbox, self._keep)
         self.failure: str | None = None

@@ -186,6 +186,21 @@ def test_a_new_base_is_taken_up_without_losing_what_is_not_in_it(world: InboxWor
     assert (receiver.state["c-ann"], receiver.state["c-bob"]) == ({"Plan": "gold"}, {"Plan": "silver"})
 
 
+def test_what_another_service_takes_in_is_followed_from_the_lake(world: InboxWorld, receiver: Receiver) -> None:
+    loop = LiveLoop(world.project, 0.1, own_writer="own")
+    loop.arrived([arrival(identify(5, "c-ann", plan="gold"))])
+    loop.step()
+    older, newer = identify(4, "c-ann", plan="old"), identify(6, "c-ann", plan="newest")
+    world.post(older, identify(7, "c-bob", plan="silver"), received=at(DAY, 22))
+    loop._polled_at = -1e9
+    loop.step()
+    assert (receiver.state["c-ann"], receiver.state["c-bob"]) == ({"Plan": "gold"}, {"Plan": "silver"})
+    world.post(newer, received=at(DAY, 22))
+    loop._polled_at = -1e9
+    loop.step()
+    assert receiver.state["c-ann"] == {"Plan": "newest"}
+
+
 KILLS = int(os.environ.get("HEAP_ASSETS_LIVE_KILLS", "3"))
 
 

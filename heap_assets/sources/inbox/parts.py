@@ -53,6 +53,11 @@ class Part:
     def name(self) -> str:
         return self.info.key.rpartition("/")[2]
 
+    @property
+    def is_merged(self) -> bool:
+        """Whether it was put together of others."""
+        return self.name.startswith(_MERGED)
+
 
 def land_parts(store: Store, segment: str, records: Iterable[Mapping[str, Any]]) -> int:
     """Write what a segment holds, one part a table and day; returns how many messages it has.
