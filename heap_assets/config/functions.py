@@ -42,6 +42,14 @@ class FunctionSettings(FunctionLimits):
         return value
 
 
+class EnrichSettings(FunctionSettings):
+    """A file with `export default function`, and the columns of profiles that it makes."""
+
+    columns: dict[str, ColumnType] = Field(
+        min_length=1, description="Columns of profiles that the function makes, each with its type"
+    )
+
+
 class FunctionsSettings(Section):
     """JavaScript functions."""
 
@@ -50,3 +58,11 @@ class FunctionsSettings(Section):
         default={},
         description="Event table pattern to the function that changes, drops or splits its rows when a day is built",
     )
+    enrich: dict[str, EnrichSettings] = Field(
+        default={}, description="Name to the function that makes further columns of each profile, in this order"
+    )
+
+    @property
+    def profile_columns(self) -> list[str]:
+        """Columns of `profiles` that functions make."""
+        return [name for function in self.enrich.values() for name in function.columns]

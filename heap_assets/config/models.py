@@ -23,7 +23,14 @@ from heap_assets.config.reverse_etl import ReverseEtlSync
 from heap_assets.config.sync import SyncSettings, sync_section
 from heap_assets.config.warehouse import SourceName, SourceSettings, TargetName, TargetSettings, WarehouseTable, one_of
 from heap_assets.errors import did_you_mean
-from heap_assets.tables import WAREHOUSE_SOURCE, is_inbox_table, signal_asset, warehouse_asset, warehouse_table
+from heap_assets.tables import (
+    PROFILE_COLUMNS,
+    WAREHOUSE_SOURCE,
+    is_inbox_table,
+    signal_asset,
+    warehouse_asset,
+    warehouse_table,
+)
 
 HEAP_DEFAULT_IDENTIFIERS: dict[str, dict[str, IdentifierTypes]] = {
     "users": {"user_id": "heap_user_id", "identity": "heap_identity", "email": "email"},
@@ -319,10 +326,27 @@ class Settings(Section):
                 )
         return self
 
+    @property
+    def profile_columns(self) -> list[str]:
+        """Columns of `profiles` that the settings make."""
+        return [*self.profiles.columns, *self.functions.profile_columns]
+
+    @model_validator(mode="after")
+    def _columns_of_functions_are_their_own(self) -> Settings:
+        names = {*PROFILE_COLUMNS, *self.profiles.columns, *(f"{trait}__source" for trait in self.profiles.traits)}
+        for function, settings in self.functions.enrich.items():
+            for name in settings.columns:
+                if name in names:
+                    raise ValueError(
+                        f"functions.enrich.{function}.columns.{name}: profiles has a column of this name already"
+                    )
+                names.add(name)
+        return self
+
     @model_validator(mode="after")
     def _traits_of_syncs_exist(self) -> Settings:
         purposes = (f"consent_{purpose}" for purpose in self.privacy.consent.purposes)
-        columns = {*self.profiles.columns, *purposes, "profile_id", "first_seen", "last_seen"}
+        columns = {*self.profile_columns, *purposes, "profile_id", "first_seen", "last_seen"}
         for name, sync in self.sync.items():
             if sync.source != "profiles":
                 continue

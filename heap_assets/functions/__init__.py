@@ -1,6 +1,7 @@
 """Users' own JavaScript functions: run in child processes with limits, their results checked; it imports no Dagster."""
 
 from heap_assets.functions.bundle import Bundle, Place, bundle
+from heap_assets.functions.enrichment import enriched
 from heap_assets.functions.limits import Limits
 from heap_assets.functions.pool import (
     DROPPED,
@@ -33,6 +34,7 @@ __all__ = [
     "Shape",
     "batches_of",
     "bundle",
+    "enriched",
     "is_passed",
     "json_rows",
     "require_limits",

@@ -137,7 +137,7 @@ class Shape:
         columns = {}
         for name, dtype in passed.items():
             raw = self._raw(name, row_objects, before, at)
-            columns[name], mistakes = _converted(name, raw, dtype)
+            columns[name], mistakes = converted(name, raw, dtype)
             rejected |= {at[n]: (f"column {name[:100]}: {mistake}", "") for n, mistake in mistakes.items()}
         for one in row_objects:
             if not one.keys() <= passed.keys():
@@ -147,12 +147,22 @@ class Shape:
             {**columns, **{name: before[name][at] for name in unpassed}, ORDINAL: pl.Series(ordinals, dtype=pl.Int32())}
         ).with_columns(pl.Series(_AT, at, pl.Int64()))
         rejected |= self._of_other_days(rows)
-        for index in sorted(rejected):
-            self._reject(before, index, *rejected[index], outcome)
-        self._note_log(before, results, outcome)
+        self.note(before, results, rejected, outcome)
         if rejected:
             rows = rows.filter(~pl.col(_AT).is_in(list(rejected)))
         return rows.select(list(self.after))
+
+    def note(
+        self,
+        before: pl.DataFrame,
+        results: Sequence[Results],
+        rejected: Mapping[int, tuple[str, str]],
+        outcome: Outcome,
+    ) -> None:
+        """Count rejected rows, by place to reason and where, and keep what the function logged."""
+        for index in sorted(rejected):
+            self._reject(before, index, *rejected[index], outcome)
+        self._note_log(before, results, outcome)
 
     def _raw(self, name: str, objects: list[dict[str, Any]], before: pl.DataFrame, at: list[int]) -> list[Any]:
         """Return what the results have in a column; of a key that they leave out, what the row has."""
@@ -232,7 +242,7 @@ def _family(dtype: pl.DataType) -> str:
     )
 
 
-def _converted(name: str, raw: list[Any], dtype: pl.DataType) -> tuple[pl.Series, dict[int, str]]:
+def converted(name: str, raw: list[Any], dtype: pl.DataType) -> tuple[pl.Series, dict[int, str]]:
     """Return values as a column, and the place of each value that it cannot hold (null there) with why."""
     family = _family(dtype)
     kinds = set(map(type, raw)) - {type(None)}

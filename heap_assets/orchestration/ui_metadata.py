@@ -223,6 +223,8 @@ def _traits(project: Project) -> dict[str, ColumnDoc]:
     for name, score in profiles.scores.items():
         described = f"{score.description.rstrip('.')}. " if score.description else ""
         docs[name] = ColumnDoc(f"{described}Weighted number of {', '.join(score.weights)} in {score.within_days} days.")
+    for function in project.settings.functions.enrich.values():
+        docs |= {name: ColumnDoc(f"Made by the function {function.file}.") for name in function.columns}
     for name in profiles.audiences:
         docs[name] = ColumnDoc("Whether the person is in this audience.")
     return docs

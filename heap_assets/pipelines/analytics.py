@@ -37,7 +37,7 @@ def query_of(project: Project, name: str, parameters: Mapping[str, Any] | None =
     settings = project.settings.analytics
     definition = {**settings.get(name, {"kind": name}), **(parameters or {})}
     query = parse_query(definition, f"analytics.{name}")
-    traits = {*PROFILE_COLUMNS, *project.settings.profiles.columns}
+    traits = {*PROFILE_COLUMNS, *project.settings.profile_columns}
     for trait in query.traits:
         if trait not in traits:
             raise SettingsError(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import polars as pl
 
 from heap_assets.errors import SettingsError
+from heap_assets.pipelines.functions import with_enriched
 from heap_assets.profiles import (
     Accounts,
     Audience,
@@ -98,10 +100,11 @@ def audience_reach(project: Project, audiences: Sequence[Audience]) -> dict[str,
 
 def with_behaviour_and_audiences(
     project: Project, profiles: pl.LazyFrame, graph: pl.LazyFrame, events_window: Window
-) -> tuple[pl.LazyFrame, dict[str, str]]:
-    """Add the columns of `profiles.behaviour` and one true/false column per audience.
+) -> tuple[pl.LazyFrame, dict[str, str], dict[str, Any]]:
+    """Add the columns of `profiles.behaviour`, those of functions, and one true/false column per audience.
 
-    Also returns the audiences whose conditions cannot be evaluated, with the reason; their column is null.
+    Also returns the audiences whose conditions cannot be evaluated, with the reason (their column is null), and the
+    notes of functions.
     """
     profile_settings = project.settings.profiles
     if profile_settings.behaviour:
@@ -113,8 +116,9 @@ def with_behaviour_and_audiences(
         events = event_stream(stream, graph)
         profiles = joined(profiles, graph, events, events_window.as_of, features, profile_settings.behaviour.days)
     profiles = _with_scores(project, profiles, graph, events_window)
+    profiles, notes = with_enriched(project, profiles, events_window.day)
     if not profile_settings.audiences:
-        return profiles, {}
+        return profiles, {}, notes
     facts = audience_facts(project, project.audiences, graph, events_window)
     set_aside: dict[str, str] = {}
     for audience in in_order(project.audiences):
@@ -127,7 +131,7 @@ def with_behaviour_and_audiences(
             set_aside[audience.name] = str(error)
             profiles = profiles.with_columns(pl.lit(None, pl.Boolean).alias(audience.name))
     columns = [name for name in profiles.collect_schema() if name not in profile_settings.audiences]
-    return profiles.select(*columns, *profile_settings.audiences), set_aside
+    return profiles.select(*columns, *profile_settings.audiences), set_aside, notes
 
 
 def windows_of(project: Project, day: date, audiences: Sequence[Audience]) -> Window:

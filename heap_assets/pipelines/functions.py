@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from heap_assets.functions import (
     Pool,
     Shape,
     bundle,
+    enriched,
     json_rows,
     require_limits,
     through,
@@ -94,8 +95,11 @@ def check_functions(project: Project) -> None:
         Naming the key or the file.
     """
     functions = project.settings.functions
-    if functions.transform:
+    if functions.transform or functions.enrich:
         require_limits()
+    for name, enrich in functions.enrich.items():
+        if "default" not in code_of(project, enrich).exports:
+            raise SettingsError(f"functions.enrich.{name}: {enrich.file} has no `export default function`")
     for pattern, function in functions.transform.items():
         if pattern in SNAPSHOT_TABLES:
             raise SettingsError(
@@ -160,6 +164,33 @@ def run_function(
         yield from through(pool, shape, as_text, parts, outcome)
 
 
+def with_enriched(project: Project, profiles: pl.LazyFrame, day: date) -> tuple[pl.LazyFrame, dict[str, Any]]:
+    """Add the columns that `functions.enrich` makes of each profile; also returns what became of the rows, as notes."""
+    functions = project.settings.functions.enrich
+    if not functions:
+        return profiles, {}
+    key, outcome = salt(project.lake.store), Outcome()
+    frame = profiles.collect()
+    for name, function in functions.items():
+        declared = {column: DTYPES[kind] for column, kind in function.columns.items()}
+        as_text = wide_integers(frame.lazy(), [])
+        with _pool(code_of(project, function), function, day, name) as pool:
+            parts = [
+                enriched(pool, part, declared, as_text, lambda value: hashed(value, key) or "", outcome)
+                for part in frame.iter_slices(_CHUNK)
+            ]
+        frame = pl.concat(parts) if parts else frame.with_columns(pl.lit(None, t).alias(c) for c, t in declared.items())
+    return frame.lazy(), outcome.notes()
+
+
+def enrichment_version(project: Project) -> list[str]:
+    """Return the versions of the functions that make columns of profiles."""
+    return [
+        version_of({"code": code_of(project, function).version, "settings": function.model_dump(mode="json")})
+        for function in project.settings.functions.enrich.values()
+    ]
+
+
 def shape_of(
     task: Task, table: str, function: FunctionSettings, rows: pl.LazyFrame, *, keep: bool = True
 ) -> tuple[Shape, frozenset[str]]:
@@ -182,15 +213,19 @@ def shape_of(
 
 
 def pool_of(task: Task, table: str, function: FunctionSettings) -> Pool:
+    """Return the processes of a table's function for a day."""
+    return _pool(code_of(task.project, function), function, task.day, table)
+
+
+def _pool(code: Bundle, function: FunctionSettings, day: date, table: str) -> Pool:
     """Return the processes of a function for a day: its clock is the end of that day."""
-    code = code_of(task.project, function)
-    end_of_day = datetime.combine(task.day + timedelta(days=1), time.min, UTC)
+    end_of_day = datetime.combine(day + timedelta(days=1), time.min, UTC)
     return Pool(
         code,
         limits_of(function),
         now=int(end_of_day.timestamp()) * 1000,
-        seed=int(version_of([code.version, table, str(task.day)], 8), 16) & 0x7FFFFFFF,
-        context={"table": table, "day": str(task.day)},
+        seed=int(version_of([code.version, table, str(day)], 8), 16) & 0x7FFFFFFF,
+        context={"table": table, "day": str(day)},
     )
 
 

@@ -293,7 +293,7 @@ class LiveProfiles:
             sources[INBOX_USERS] = self._users_of(hashes)
         rules, missing = trait_rules(project, sources)
         golden = golden_records(graph.lazy(), sources, rules, project.rules, conflicts.lazy(), self._merged_away)
-        frame, _ = with_behaviour_and_audiences(
+        frame, _, _ = with_behaviour_and_audiences(
             project, with_empty_traits(golden.frame, missing), graph.lazy(), window(project, self.day)
         )
         rows = frame.collect()

@@ -13,6 +13,7 @@ from heap_assets.errors import MissingInputError
 from heap_assets.identity import AuditedTable, audit, audit_figures, changes
 from heap_assets.pipelines.behaviour import Window, window, with_behaviour_and_audiences
 from heap_assets.pipelines.consent import consent_version, with_consent_of_day
+from heap_assets.pipelines.functions import enrichment_version
 from heap_assets.pipelines.readiness import IdentityInputs, graph_inputs, identity_inputs
 from heap_assets.pipelines.table import VALUES_LOST, VALUES_LOST_IN, BuiltTable
 from heap_assets.profiles import (
@@ -139,7 +140,7 @@ def profiles_of_day(project: Project, day: date) -> BuiltTable:
     )
     events_window = window(project, day)
     events = {f"{heap_asset(table)}@{key}": version for table, key, version in _event_versions(lake, events_window)}
-    frame, failed_audiences = with_behaviour_and_audiences(
+    frame, failed_audiences, function_notes = with_behaviour_and_audiences(
         project, typed_profiles, lake.scan(GRAPH, str(day)), events_window
     )
     frame = with_consent_of_day(project, frame, day)
@@ -154,6 +155,7 @@ def profiles_of_day(project: Project, day: date) -> BuiltTable:
             "unreadable_times_in": dict(golden.unreadable_times),
             VALUES_LOST: sum(golden.values_lost.values()),
             VALUES_LOST_IN: dict(golden.values_lost),
+            **function_notes,
         },
     )
 
@@ -165,8 +167,8 @@ def profiles_version(project: Project) -> str:
     behaviour = [settings.behaviour.days, [*settings.behaviour.features.items()]] if settings.behaviour else None
     scores = [[name, score.model_dump(exclude={"description"})] for name, score in settings.scores.items()]
     audiences = [one.declared for one in project.audiences]
-    consent = consent_version(project)
-    return version_of([traits, behaviour, *([scores] if scores else []), *consent, audiences, project.rules.digest])
+    further = [*consent_version(project), *enrichment_version(project)]
+    return version_of([traits, behaviour, *([scores] if scores else []), *further, audiences, project.rules.digest])
 
 
 def audiences_of_day(project: Project, day: date) -> BuiltTable:

@@ -23,6 +23,7 @@ from heap_assets.quality import (
     checks_for_dumps,
     checks_for_event_table,
     checks_for_folded_table,
+    checks_for_function,
     checks_for_identity,
     checks_for_message_table,
     checks_for_migrations,
@@ -142,7 +143,8 @@ def profile_checks(project: Project) -> list[Check]:
         thresholds=thresholds(project),
     )
     audiences = checks_for_audiences(thresholds(project)) if project.settings.profiles.audiences else []
-    return [*duplicates, *audiences]
+    functions = checks_for_function(PROFILES, thresholds(project)) if project.settings.functions.enrich else []
+    return [*duplicates, *audiences, *functions]
 
 
 def _unique_types(rules: Rules) -> list[str]:

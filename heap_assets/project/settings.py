@@ -81,7 +81,7 @@ def parsed_signals(settings: Settings) -> list[Signal]:
         Naming the path of a mistake, a trait, an audience or a signal that there is not.
     """
     signals = [parse_signal(name, definition) for name, definition in settings.signals.items()]
-    traits = {*PROFILE_COLUMNS, *settings.profiles.columns}
+    traits = {*PROFILE_COLUMNS, *settings.profile_columns}
     audiences = settings.profiles.audiences
     for signal in signals:
         for trait in sorted(signal.traits - traits):
@@ -140,7 +140,7 @@ def _check_identifiers(settings: Settings) -> None:
 
 
 def _check_audiences(settings: Settings) -> None:
-    traits = {*PROFILE_COLUMNS, *settings.profiles.columns} - {*settings.profiles.audiences}
+    traits = {*PROFILE_COLUMNS, *settings.profile_columns} - {*settings.profiles.audiences}
     audiences = parsed_audiences(settings)
     in_order(audiences)
     for audience in audiences:

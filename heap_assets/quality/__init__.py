@@ -12,6 +12,7 @@ from heap_assets.quality.dumps import (
     quota_result,
 )
 from heap_assets.quality.engine import Check, CheckContext, Evaluate, blocking_checks, record_check
+from heap_assets.quality.functions import checks_for_function
 from heap_assets.quality.heap_tables import (
     checks_for_event_table,
     checks_for_migrations,
@@ -71,6 +72,7 @@ __all__ = [
     "checks_for_dumps",
     "checks_for_event_table",
     "checks_for_folded_table",
+    "checks_for_function",
     "checks_for_identity",
     "checks_for_message_table",
     "checks_for_migrations",

@@ -176,6 +176,7 @@ class World:
     instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.ephemeral)
     more: str = ""
     identity: str = ""
+    profiles: str = ""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -185,7 +186,8 @@ class World:
     def choose(self, syncs: str) -> World:
         """Set the syncs anew, as a person edits the file and reloads."""
         text = SETTINGS.format(heap=self.heap) + "\n".join(f"  {line}" for line in syncs.splitlines())
-        text = text.replace("\nidentity:\n", f"\nidentity:\n{self.identity}") + f"\n{self.more}\n"
+        text = text.replace("\nidentity:\n", f"\nidentity:\n{self.identity}")
+        text = text.replace("\nprofiles:\n", f"\nprofiles:\n{self.profiles}") + f"\n{self.more}\n"
         path = self.folder / "heap_assets.yaml"
         path.write_text(text)
         settings = parse_settings(text, path)
