@@ -37,7 +37,7 @@ ROOMS = {
     "activation": "machine clock config errors functions http_client identity redaction siphash sources.heap_connect "
     "sources.warehouse storage tables values versions yaml_core",
     "privacy": "clock errors identity siphash storage tables values",
-    "quality": "clock errors identity profiles sources.heap_connect storage tables values",
+    "quality": "clock errors identity privacy profiles sources.heap_connect storage tables values",
     "alerts": "config errors http_client redaction storage",
     "report": "clock quality storage tables",
     "project": "activation analytics clock config errors http_client identity privacy profiles signals "

@@ -17,7 +17,7 @@ from heap_assets.config.inbox import InboxSettings, InboxSource, InboxTable, Liv
 from heap_assets.config.load import PATH_VARIABLE, load_settings, parse_settings, settings_path
 from heap_assets.config.models import HEAP_DEFAULT_IDENTIFIERS, Kinds, Settings
 from heap_assets.config.operations import UI_VARIABLE, Alert, Host
-from heap_assets.config.privacy import ConsentSource, PrivacySettings, RequestTable
+from heap_assets.config.privacy import ConsentSource, MaskingRule, PrivacySettings, RequestTable
 from heap_assets.config.reverse_etl import CensusSettings, HightouchSettings, ReverseEtlSync
 from heap_assets.config.schema import settings_schema
 from heap_assets.config.sync import (
@@ -59,6 +59,7 @@ __all__ = [
     "KeyedSettings",
     "Kinds",
     "LiveSettings",
+    "MaskingRule",
     "Match",
     "MatchSettings",
     "PrivacySettings",

@@ -259,6 +259,9 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     changes["sync"] = {name: sync.anchored(folder) for name, sync in settings.sync.items()}
     if settings.inbox is not None and settings.inbox.spool is not None:
         changes["inbox"] = settings.inbox.model_copy(update={"spool": folder / settings.inbox.spool})
+    if settings.privacy.pseudonyms is not None:
+        pseudonyms = str(folder / settings.privacy.pseudonyms)
+        changes["privacy"] = settings.privacy.model_copy(update={"pseudonyms": pseudonyms})
     files = {name: getattr(settings.identity, name) for name in ("suppressed", "decisions")}
     if named := {name: str(folder / file) for name, file in files.items() if file}:
         changes["identity"] = settings.identity.model_copy(update=named)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from heap_assets.config.base import Section
 
@@ -57,6 +57,14 @@ class ConsentSource(Section):
         return self
 
 
+def _in_words(value: object) -> object:
+    """Take true and false, which other readers of YAML make of yes and no."""
+    return {"true": "yes", "false": "no"}.get(str(value).lower(), value)
+
+
+Answer = Annotated[Literal["no", "yes"], BeforeValidator(_in_words)]
+
+
 class ConsentSettings(Section):
     """Who has consented to what. Each purpose is a column `consent_<purpose>` of profiles, and a sync names its own."""
 
@@ -64,9 +72,9 @@ class ConsentSettings(Section):
         default=[], description="Purposes, such as marketing"
     )
     sources: list[ConsentSource] = Field(default=[], description="Where statements come from")
-    absent: Literal["no", "yes"] = Field(default="no", description="What it means that nothing was stated")
+    absent: Answer = Field(default="no", description="What it means that nothing was stated")
     region: str | None = Field(default=None, description="Trait with the person's region, for absent_by_region")
-    absent_by_region: dict[str, Literal["no", "yes"]] = Field(
+    absent_by_region: dict[str, Answer] = Field(
         default={}, description="Value of that trait to what absence means there"
     )
 
@@ -80,6 +88,30 @@ class ConsentSettings(Section):
         return self
 
 
+class MaskingRule(Section):
+    """What of the rows that land is dropped, masked or hashed; name columns, kinds of values, or an element."""
+
+    action: Literal["drop", "mask", "hash", "fail"] = Field(
+        description="drop: null; mask: [masked], or the kind; hash: a keyed pseudonym; fail: the table is refused"
+    )
+    tables: list[str] = Field(default=["*"], description="Patterns of Heap's tables")
+    columns: list[str] = Field(default=[], description="Patterns of properties")
+    kinds: list[Literal["email", "social_security_number", "card_number", "phone", "ip_address"]] = Field(
+        default=[], description="Kinds of values, in the columns or in all text"
+    )
+    selector: str | None = Field(
+        default=None,
+        description="tag, #id, .class or these joined, matched with target_tag, target_id and target_class; then "
+        "target_text, href and title are meant unless columns are named",
+    )
+
+    @model_validator(mode="after")
+    def _says_what(self) -> MaskingRule:
+        if not (self.columns or self.kinds or self.selector):
+            raise ValueError("columns, kinds or selector: at least one of them")
+        return self
+
+
 class PrivacySettings(Section):
     """Erasure of people, consent, and the key of everything that stands in place of their values."""
 
@@ -89,6 +121,11 @@ class PrivacySettings(Section):
         "holds unless given. With another one nobody is recognised any more",
     )
     consent: ConsentSettings = Field(default=ConsentSettings(), description="Who has consented to what")
+    rules: list[MaskingRule] = Field(default=[], description="What of the rows that land is not kept as it is")
+    pseudonyms: str | None = Field(
+        default=None,
+        description="Folder for the values behind pseudonyms, outside the lake; none are kept unless given",
+    )
     erasure: ErasureSettings = Field(default=ErasureSettings(), description="Requests to erase people")
 
     @property

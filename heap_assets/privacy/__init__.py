@@ -8,6 +8,8 @@ from heap_assets.privacy.consent import (
     with_consent,
 )
 from heap_assets.privacy.journal import Entry, Journal, Tally, tallies
+from heap_assets.privacy.kinds import KINDS, Kind, is_card, luhn
+from heap_assets.privacy.masking import Masker, MaskHits, MaskRule, SelectorError, parsed_selector
 from heap_assets.privacy.people import Left, Named, Pair, People, Plan, people_of, plans, spelled
 from heap_assets.privacy.places import ELSEWHERE, PLACES, UNREGISTERED, Place, place_of, unregistered
 from heap_assets.privacy.proof import proof_of, proof_page
@@ -29,6 +31,7 @@ from heap_assets.privacy.tombstones import (
 __all__ = [
     "BLANKED",
     "ELSEWHERE",
+    "KINDS",
     "OPEN",
     "PLACES",
     "PREFIX",
@@ -37,7 +40,11 @@ __all__ = [
     "Erased",
     "Eraser",
     "Journal",
+    "Kind",
     "Left",
+    "MaskHits",
+    "MaskRule",
+    "Masker",
     "Named",
     "Pair",
     "People",
@@ -45,6 +52,7 @@ __all__ = [
     "Plan",
     "Request",
     "Requests",
+    "SelectorError",
     "Shape",
     "State",
     "Tally",
@@ -56,11 +64,14 @@ __all__ = [
     "consent_column",
     "hash_of",
     "hashes_of",
+    "is_card",
     "keyed_hashes",
     "lift",
     "long_statements",
+    "luhn",
     "new_id",
     "newest_statements",
+    "parsed_selector",
     "people_of",
     "place_of",
     "planned",

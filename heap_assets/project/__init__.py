@@ -3,6 +3,7 @@
 from heap_assets.project.allowed_hosts import allowed_hosts, check_publish_hosts, refused_hosts
 from heap_assets.project.catalogue import CATALOGUE_KEY, is_writable, load_catalogue
 from heap_assets.project.inbox import folded_columns, table_columns
+from heap_assets.project.masking import masking_rules, would_mask
 from heap_assets.project.names import PLAIN_NAMES, Names
 from heap_assets.project.ownership import mapping_of, owner_column, without_erased
 from heap_assets.project.project import Project, open_project, s3_access
@@ -20,6 +21,7 @@ __all__ = [
     "load_catalogue",
     "load_settings",
     "mapping_of",
+    "masking_rules",
     "open_project",
     "owner_column",
     "parse_settings",
@@ -28,4 +30,5 @@ __all__ = [
     "settings_schema",
     "table_columns",
     "without_erased",
+    "would_mask",
 ]

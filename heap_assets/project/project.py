@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import polars as pl
@@ -37,6 +37,7 @@ from heap_assets.profiles import Audience, Condition
 from heap_assets.project.allowed_hosts import allowed_hosts
 from heap_assets.project.catalogue import load_catalogue
 from heap_assets.project.inbox import check_folded_column, mappings_of, message_sources, message_tables
+from heap_assets.project.masking import masked
 from heap_assets.project.names import PLAIN_NAMES, Names
 from heap_assets.project.ownership import without_erased
 from heap_assets.project.settings import (
@@ -145,6 +146,7 @@ class Project:
                 limits=Limits(limits.block_mb << 20, limits.file_mb << 20),
                 now=clock.now,
                 without_erased=self._landed_without_erased,
+                masked=partial(masked, self) if self.settings.privacy.rules else None,
             ),
         )
 

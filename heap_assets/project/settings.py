@@ -11,6 +11,7 @@ from heap_assets.config import IdentifierType, Kinds, Settings
 from heap_assets.errors import SettingsError
 from heap_assets.identity import IdentifierRule, RulesError
 from heap_assets.profiles import Audience, Condition, in_order, parse_audience, parse_conditions
+from heap_assets.project.masking import masking_rules
 from heap_assets.project.plan import check_plan
 from heap_assets.signals import Signal, parse_signal
 from heap_assets.sources.heap_connect import check_bucket
@@ -165,7 +166,19 @@ def _check_bucket(settings: Settings) -> None:
             ) from error
 
 
-_CHECKS = (_check_identifiers, _check_audiences, parsed_signals, leave_out_rules, _check_bucket, check_plan)
+def _check_masking(settings: Settings) -> None:
+    masking_rules(settings.privacy.rules)
+
+
+_CHECKS = (
+    _check_identifiers,
+    _check_audiences,
+    parsed_signals,
+    leave_out_rules,
+    _check_bucket,
+    check_plan,
+    _check_masking,
+)
 
 
 def _kinds() -> Kinds:

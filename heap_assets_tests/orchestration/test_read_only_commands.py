@@ -53,6 +53,7 @@ READING = (
     "sync qa heap_user_properties ann@x.example",
     "publish --dry-run",
     "erase list",
+    "mask",
     "person shared",
     "person shared email:nobody@acme.test",
     "erase show er-2026-01-01-0",

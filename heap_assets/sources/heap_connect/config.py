@@ -95,6 +95,9 @@ class LandingConfig:
         What a data file may take up once it is decompressed.
     without_erased
         Leaves the rows of erased people out, of rows of a table; None if nobody was erased.
+    masked
+        Applies the rules of masking to rows of a table, and counts the cells that they change. It raises SourceError
+        to refuse the table.
     """
 
     start_date: date
@@ -105,6 +108,7 @@ class LandingConfig:
     retry_at_most: timedelta = timedelta(hours=6)
     limits: Limits = field(default_factory=Limits)
     without_erased: Callable[[str, pl.DataFrame], pl.DataFrame] | None = None
+    masked: Callable[[str, pl.DataFrame], tuple[pl.DataFrame, int]] | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def retry_at(self, attempts: int) -> datetime:

@@ -93,6 +93,8 @@ class Counts:
         Of days before the dump's day, in an incremental dump.
     erased
         Of people who were erased: left out.
+    masked
+        Cells that a rule of masking has changed.
     new, updated, unchanged
         Landed rows compared with the rows of the same key in earlier dumps; None where they were not compared.
     """
@@ -104,6 +106,7 @@ class Counts:
     ahead: int = 0
     late: int = 0
     erased: int = 0
+    masked: int = 0
     new: int | None = None
     updated: int | None = None
     unchanged: int | None = None

@@ -22,6 +22,7 @@ REPORT_SCHEMA = pl.Schema({
     "rows_read": pl.Int64(), "rows_landed": pl.Int64(), "rows_new": pl.Int64(), "rows_updated": pl.Int64(),
     "rows_unchanged": pl.Int64(), "rows_rejected": pl.Int64(), "values_lost": pl.Int64(),
     "rows_before_start": pl.Int64(), "rows_ahead": pl.Int64(), "rows_late": pl.Int64(), "rows_erased": pl.Int64(),
+    "cells_masked": pl.Int64(),
     "seconds": pl.Float64(), "attempts": pl.Int64(), "retry_at": pl.Datetime("us", "UTC"),
     "landed_at": pl.Datetime("us", "UTC"), "error_file": pl.String(), "error_block": pl.Int64(), "error": pl.String(),
 })  # fmt: skip
@@ -104,7 +105,8 @@ def _row(dump: DumpRecord, table: TableRecord) -> dict[str, object]:
         "incremental": table.incremental,
         "files": len(table.files),
         "bytes": table.bytes,
-        **{f"rows_{name}": count for name, count in asdict(table.counts).items()},
+        **{f"rows_{name}": count for name, count in asdict(table.counts).items() if name != "masked"},
+        "cells_masked": table.counts.masked,
         "values_lost": sum(table.lost.values()),
         **{name: getattr(table, name) for name in ("seconds", "attempts", "retry_at", "landed_at")},
         "error_file": failure.file if failure else None,

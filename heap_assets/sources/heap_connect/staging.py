@@ -123,6 +123,7 @@ class Job:
     decoders: int = 2
     limits: Limits = field(default_factory=Limits)
     without_erased: Callable[[str, pl.DataFrame], pl.DataFrame] | None = None
+    masked: Callable[[str, pl.DataFrame], tuple[pl.DataFrame, int]] | None = None
 
     @property
     def is_snapshot(self) -> bool:
@@ -187,6 +188,7 @@ class _Decoded:
     left_out: tuple[str, ...]
     lost: Mapping[str, int]
     erased: int = 0
+    masked: int = 0
 
 
 class Stager:
@@ -201,7 +203,9 @@ class Stager:
         self._pending = PendingRows()
         self._set_aside: list[pl.DataFrame] = []
         self._result = Staged()
-        self._totals = dict.fromkeys(("read", "landed", "rejected", "before_start", "ahead", "late", "erased"), 0)
+        self._totals = dict.fromkeys(
+            ("read", "landed", "rejected", "before_start", "ahead", "late", "erased", "masked"), 0
+        )
 
     def run(self) -> Staged:
         """Land all files, in the order of their addresses: file order decides nothing.
@@ -234,7 +238,7 @@ class Stager:
         path = downloads.take(file)
         offset = 0
         for batch in read_batches(path, name=file.uri, limits=self.job.limits):
-            rows = batch.rows
+            rows, masked = self.job.masked(table, batch.rows) if self.job.masked else (batch.rows, 0)
             selected = self.job.selection.chosen(table, rows.columns)
             if missing := [column for column in self.job.required if column not in selected]:
                 raise SourceError(f"{file.uri} has no column {', '.join(missing)}: it is no file of {table}")
@@ -244,7 +248,7 @@ class Stager:
             lost = {n: c for n, c in batch.lost.items() if n in selected}
             allowed, reasons = self._without_erased(read)
             rejected = None if allowed.clean else _rejected(rows, reasons, offset, file.uri)
-            yield _Decoded(allowed, rejected, left_out, lost, read.rows.height - allowed.rows.height)
+            yield _Decoded(allowed, rejected, left_out, lost, read.rows.height - allowed.rows.height, masked)
             offset += rows.height
         # A fetched copy is what was listed; a file that was read in place may have changed meanwhile.
         if not downloads.discard(path) and self.source.stat(file.uri).etag != file.etag:
@@ -258,6 +262,7 @@ class Stager:
         rows = read.rows
         self._totals["read"] += rows.height + decoded.erased
         self._totals["erased"] += decoded.erased
+        self._totals["masked"] += decoded.masked
         if decoded.rejected is not None:
             self._note_rejected(decoded.rejected)
             rows = rows.filter(read.reasons.is_null())
