@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from heap_assets.identity import SourceTable
-from heap_assets.tables import MIGRATIONS, is_heap_table, is_inbox_table, warehouse_table
+from heap_assets.tables import MIGRATIONS, heap_asset, is_heap_table, is_inbox_table, warehouse_table
 
 if TYPE_CHECKING:
     from heap_assets.project.project import Project
@@ -29,6 +29,11 @@ def owner_column(project: Project, asset: str) -> str | None:
         return "user_id"
     table = project.settings.snapshot_tables.get(warehouse_table(asset))
     return table.key if table else None
+
+
+def landed_without_erased(project: Project, table: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of a table of a dump, by Heap's name for it, without those of erased people."""
+    return without_erased(project, heap_asset(table), rows.lazy())[0].collect()
 
 
 def without_erased(project: Project, asset: str, rows: pl.LazyFrame) -> tuple[pl.LazyFrame, int]:

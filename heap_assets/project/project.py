@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-import polars as pl
-
 from heap_assets import clock
 from heap_assets.config import HEAP_DEFAULT_IDENTIFIERS, Settings, settings_path
 from heap_assets.config import S3Source as S3Settings
@@ -39,7 +37,7 @@ from heap_assets.project.catalogue import load_catalogue
 from heap_assets.project.inbox import check_folded_column, mappings_of, message_sources, message_tables
 from heap_assets.project.masking import masked
 from heap_assets.project.names import PLAIN_NAMES, Names
-from heap_assets.project.ownership import without_erased
+from heap_assets.project.ownership import landed_without_erased
 from heap_assets.project.settings import (
     identifier_rule,
     leave_out_rules,
@@ -145,7 +143,7 @@ class Project:
                 tables=Selection(tuple(tables.include), tuple(tables.exclude), tables.columns),
                 limits=Limits(limits.block_mb << 20, limits.file_mb << 20),
                 now=clock.now,
-                without_erased=self._landed_without_erased,
+                without_erased=partial(landed_without_erased, self),
                 masked=partial(masked, self) if self.settings.privacy.rules else None,
             ),
         )
@@ -154,9 +152,6 @@ class Project:
     def tombstones(self) -> TombstoneReader:
         """What was erased and is left out whenever it comes again."""
         return TombstoneReader(self.lake.store, self.settings.privacy.key_bytes)
-
-    def _landed_without_erased(self, table: str, rows: pl.DataFrame) -> pl.DataFrame:
-        return without_erased(self, heap_asset(table), rows.lazy())[0].collect()
 
     def source(self) -> DumpSource:
         """Open the bucket or folder that Heap Connect writes to."""
