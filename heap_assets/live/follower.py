@@ -7,7 +7,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import polars as pl
@@ -148,6 +148,7 @@ class LiveLoop:
         waiting = {s.name: (s.waiting, s.before) for s in self._delivery.syncs} if self._delivery is not None else {}
         if self._delivery is not None:
             self._delivery.close()
+        self.project = replace(self.project)  # rules, decisions and who was erased are read anew
         self._taken_parts = {part.info.key for part in self._lately_landed()}
         self._profiles = LiveProfiles(self.project)
         self._delivery = LiveDelivery(self.project, self._profiles)

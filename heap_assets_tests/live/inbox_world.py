@@ -31,6 +31,7 @@ class InboxWorld(World):
     """A world whose settings have an inbox; the newest plan of CRM and inbox counts."""
 
     inbox = INBOX
+    suppressed = ""
 
     def choose(self, syncs: str) -> World:
         text = SETTINGS.format(heap=self.heap)
@@ -39,6 +40,10 @@ class InboxWorld(World):
             "    account: {from: [contacts.account_id]}", "    account: {from: [inbox/users.account_id]}"
         )
         text = text.replace("    - {type: heap_user_id, shared_above: 1}", _TYPES)
+        if self.suppressed:
+            text = text.replace(
+                "identity:\n  identifiers:", f"identity:\n  suppressed: {self.suppressed}\n  identifiers:"
+            )
         text += "\n".join(f"  {line}" for line in syncs.splitlines()) + f"\n{self.inbox}\n{self.more}\n"
         path = self.folder / "heap_assets.yaml"
         path.write_text(text)

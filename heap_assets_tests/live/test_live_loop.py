@@ -186,6 +186,26 @@ def test_a_new_base_is_taken_up_without_losing_what_is_not_in_it(world: InboxWor
     assert (receiver.state["c-ann"], receiver.state["c-bob"]) == ({"Plan": "gold"}, {"Plan": "silver"})
 
 
+def test_people_who_are_suppressed_meanwhile_are_sent_no_more(tmp_path: Path, receiver: Receiver) -> None:
+    world = InboxWorld(tmp_path / "world", "{}")
+    suppressed = world.folder / "suppressed.csv"
+    suppressed.write_text("identifier_type,identifier\n")
+    world.suppressed = "suppressed.csv"
+    world.choose(SYNC.replace("RECEIVER", receiver.url))
+    world.write_day(DAY)
+    world.resolve(DAY)
+    assert world.run(["sync/crm"], DAY).success
+    loop = LiveLoop(world.project, 0.1)
+    loop.step()
+    suppressed.write_text("identifier_type,identifier\ncrm_id,c-ann\n")
+    world.choose(SYNC.replace("RECEIVER", receiver.url))
+    world.resolve(DAY)
+    loop._checked_at = -1e9
+    loop.arrived([arrival(identify(1, "c-ann", plan="gold"), identify(2, "c-bob", plan="gold"))])
+    loop.step()
+    assert (receiver.state["c-ann"], receiver.state["c-bob"]) == ({"Plan": "pro"}, {"Plan": "gold"})
+
+
 def test_what_another_service_takes_in_is_followed_from_the_lake(world: InboxWorld, receiver: Receiver) -> None:
     loop = LiveLoop(world.project, 0.1, own_writer="own")
     loop.arrived([arrival(identify(5, "c-ann", plan="gold"))])
