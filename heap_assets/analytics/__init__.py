@@ -2,7 +2,9 @@
 
 from heap_assets.analytics.audience_sql import AudienceTables, Relation, audience_sql
 from heap_assets.analytics.charts import Chart, chart_of
+from heap_assets.analytics.columns import result_columns
 from heap_assets.analytics.dialects import DIALECTS, Dialect, Statement, parsed, translated
+from heap_assets.analytics.models import SqlTables, with_tables
 from heap_assets.analytics.queries import QUERIES, parse_query
 from heap_assets.analytics.query import Query
 
@@ -14,10 +16,13 @@ __all__ = [
     "Dialect",
     "Query",
     "Relation",
+    "SqlTables",
     "Statement",
     "audience_sql",
     "chart_of",
     "parse_query",
     "parsed",
+    "result_columns",
     "translated",
+    "with_tables",
 ]

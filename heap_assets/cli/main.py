@@ -31,6 +31,7 @@ _COMMANDS = {
     "review": ("heap_assets.cli.review", "Show what people should decide about identities, the most important first"),
     "decide": ("heap_assets.cli.review", "Write down that identifiers are the same person, or apart, or nobody"),
     "audience": ("heap_assets.cli.audience", "Say how large audiences are, who is in one and why, and what-if"),
+    "model": ("heap_assets.cli.model", "Show a sample of a model, a table made by SQL or a function"),
     "query": ("heap_assets.cli.query", "Answer a named question over events and people, or print its SQL"),
     "signal": ("heap_assets.cli.signal", "Show what signals fire, try one on a day, or begin one from a template"),
     "function": ("heap_assets.cli.functions", "Try a JavaScript function on rows of a day, or begin a new one"),

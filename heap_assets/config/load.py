@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from heap_assets.config.audience_files import with_audience_files
 from heap_assets.config.base import alternatives, one_line
+from heap_assets.config.derived import models_of_folder
 from heap_assets.config.models import Kinds, Settings, settings_model
 from heap_assets.config.secrets import secrets_of, secrets_of_environment, texts_of, written_secret
 from heap_assets.errors import SettingsError, did_you_mean
@@ -63,7 +64,7 @@ def parse_settings(text: str, path: Path, kinds: Kinds, checks: Checks) -> Setti
         raise SettingsError(f"{path.name} is empty: `heap-assets init` writes one to start from")
     register_secrets(secrets_of_environment(os.environ))
     file = _File(path.name, text, raw, settings_model(kinds))
-    filled = with_audience_files(_fill(raw, file, ()), path.parent)
+    filled = _with_models(with_audience_files(_fill(raw, file, ()), path.parent), path.parent)
     try:
         settings = file.model.model_validate(filled)
     except ValidationError as error:
@@ -81,6 +82,27 @@ def parse_settings(text: str, path: Path, kinds: Kinds, checks: Checks) -> Setti
             f"{file.at(secret.path)}: {path_text(secret.path)} holds {secret.what}; expected: {secret.expected}"
         )
     return _anchored(settings, path.parent)
+
+
+def _with_models(filled: Any, folder: Path) -> Any:
+    """Return raw settings that have the models of `models_folder` among `models`, and files by their whole paths."""
+    if not isinstance(filled, dict):
+        return filled
+    models, named = filled.get("models") or {}, filled.get("models_folder")
+    if isinstance(named, str) and isinstance(models, dict):
+        try:
+            models = {**models_of_folder(folder / named), **models}
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"models_folder: {error}") from error
+    if not isinstance(models, dict):
+        return filled
+    anchored = {
+        key: {**model, "file": str(folder / model["file"])}
+        if isinstance(model, dict) and isinstance(model.get("file"), str)
+        else model
+        for key, model in models.items()
+    }
+    return {**filled, "models": anchored} if anchored else filled
 
 
 @dataclass(frozen=True)
@@ -252,6 +274,8 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         changes["heap"] = settings.heap.model_copy(
             update={"source": source.model_copy(update={"path": folder / source.path})}
         )
+    if settings.models_folder is not None:
+        changes["models_folder"] = str(folder / settings.models_folder)
     functions = settings.functions
     changes["functions"] = functions.model_copy(update={"folder": folder / functions.folder})
     changes["warehouse"] = settings.warehouse.anchored(folder) if settings.warehouse else None

@@ -13,6 +13,7 @@ from pydantic import Field, create_model, field_validator, model_validator
 from heap_assets import clock
 from heap_assets.config.base import Day, Section
 from heap_assets.config.cadences import USUAL, usual_schedule
+from heap_assets.config.derived import ModelSettings
 from heap_assets.config.functions import FunctionsSettings
 from heap_assets.config.heap import HeapSettings, IdentifierTypes
 from heap_assets.config.identity import AccountsSettings, IdentitySettings, ProfilesSettings
@@ -27,6 +28,7 @@ from heap_assets.tables import (
     PROFILE_COLUMNS,
     WAREHOUSE_SOURCE,
     is_inbox_table,
+    model_asset,
     signal_asset,
     warehouse_asset,
     warehouse_table,
@@ -75,6 +77,10 @@ class Settings(Section):
     signals: dict[TargetName, dict[str, object]] = Field(
         default={}, description="Name of a signal to its rule (docs/signals.md)"
     )
+    models: dict[TargetName, ModelSettings] = Field(
+        default={}, description="Name of a table to the SQL or the function that makes it (docs/models.md)"
+    )
+    models_folder: str | None = Field(default=None, description="Folder of .sql files that are models, too")
     analytics: dict[TargetName, dict[str, object]] = Field(
         default={}, description="Name of a result to its kind and parameters (docs/analytics.md)"
     )
@@ -149,11 +155,18 @@ class Settings(Section):
             for column, kind in (("heap_identity", "heap_identity"), ("user_id", "heap_user_id"))
             if kind in types
         }
-        return {
+        signals = {
             signal_asset(name): WarehouseTable(
                 relation=signal_asset(name), key="firing_id", created_at="time", identifiers=identifiers
             )
             for name in self.signals
+        }
+        return signals | {
+            model_asset(name): WarehouseTable(
+                relation=model_asset(name), key=model.key, created_at=model.created_at, identifiers=model.identifiers
+            )
+            for name, model in self.models.items()
+            if model.key
         }
 
     @property

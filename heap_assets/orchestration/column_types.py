@@ -12,7 +12,7 @@ from heap_assets.profiles import MEMBERSHIP_SCHEMA, PROFILE_SCHEMA
 from heap_assets.project import Project
 from heap_assets.signals import FIRINGS
 from heap_assets.sources.heap_connect import key_dtype
-from heap_assets.tables import AUDIENCES, AUDIT, ERASURES, PROFILES, is_heap_table, is_signal, is_sync
+from heap_assets.tables import AUDIENCES, AUDIT, ERASURES, PROFILES, is_analytics, is_heap_table, is_signal, is_sync
 from heap_assets.tables import CHANGES as CHANGES_ASSET
 from heap_assets.tables import CONFLICTS as CONFLICTS_ASSET
 from heap_assets.tables import GRAPH as GRAPH_ASSET
@@ -80,6 +80,8 @@ def declared_type(project: Project, path: str, column: str) -> str:
         return type_in_words(dtype)
     if path == PROFILES and (column in project.settings.profiles.audiences or column.endswith("__source")):
         return "text" if column.endswith("__source") else "true or false"
+    if is_analytics(path):
+        return UNKNOWN
     if is_signal(path):
         return type_in_words(FIRINGS[column]) if column in FIRINGS else UNKNOWN
     return SENT if is_sync(path) else UNKNOWN

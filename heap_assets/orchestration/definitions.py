@@ -43,6 +43,7 @@ from heap_assets.pipelines.behaviour import check_events
 from heap_assets.pipelines.catalogue import with_first_tables
 from heap_assets.pipelines.exports import is_exported
 from heap_assets.pipelines.functions import check_functions
+from heap_assets.pipelines.models import check_models
 from heap_assets.pipelines.signals import check_signals
 from heap_assets.pipelines.suites import hourly_checks, identity_checks, profile_checks
 from heap_assets.pipelines.sync_checks import unknown_destinations
@@ -76,6 +77,7 @@ def build_definitions(project: Project) -> dg.Definitions:
     check_functions(project)
     check_signals(project)
     check_analytics(project)
+    check_models(project)
     for doubt in (*check_events(project), *unknown_destinations(project).values()):
         dg.get_dagster_logger().warning(doubt)
     with warnings.catch_warnings(), _without_garbage_collection():
@@ -238,7 +240,7 @@ def automation_sensors(
         ExplainingSensor(
             name("identity_follows_tables"),
             why=reasons.of(*_PEOPLE, otherwise="the newest graph and what follows from it are built"),
-            target=by_group.selection("identity", "profiles", "signals", "analytics", "status"),
+            target=by_group.selection("identity", "profiles", "signals", "analytics", "models", "status"),
             default_status=status,
             minimum_interval_seconds=_AUTOMATION_SECONDS,
             description="Resolves the newest day once its inputs are settled; profiles, audit and status page follow.",

@@ -19,6 +19,7 @@ _TEAMS: Mapping[str, str] = {
     "identity": "team:data",
     "privacy": "team:data",
     "profiles": "team:data",
+    "models": "team:data",
     "publish": "team:data",
     "reverse_etl": "team:marketing",
     "signals": "team:marketing",

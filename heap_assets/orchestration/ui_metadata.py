@@ -9,17 +9,23 @@ from typing import Any
 
 import dagster as dg
 
+from heap_assets.analytics import result_columns
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.column_types import declared_type
 from heap_assets.orchestration.groups import owners_of
 from heap_assets.pipelines import delivery, erasure
+from heap_assets.pipelines.analytics import analytics_of_day, query_of
+from heap_assets.pipelines.models import model_of_day
 from heap_assets.pipelines.people import audit_of_day, identity_of_day, profiles_of_day
 from heap_assets.pipelines.reverse_etl import start_and_wait
 from heap_assets.pipelines.reviewing import reviewed_table
+from heap_assets.pipelines.signals import signal_of_day
 from heap_assets.pipelines.snapshots import snapshot_of_day
 from heap_assets.project import Project
+from heap_assets.signals import FIRING_COLUMNS, PERSONAL_COLUMNS
 from heap_assets.sources.heap_connect import Landing, build_event_day, build_user_migrations, build_users
 from heap_assets.tables import (
+    ANALYTICS,
     AUDIENCES,
     AUDIT,
     CHANGES,
@@ -32,6 +38,7 @@ from heap_assets.tables import (
     LANDING,
     LINKS,
     MIGRATIONS,
+    MODELS,
     PROFILES,
     REVERSE_ETL,
     REVIEW,
@@ -40,6 +47,7 @@ from heap_assets.tables import (
     SYNCS,
     USERS,
     WAREHOUSE,
+    is_analytics,
     is_heap_table,
     is_inbox_table,
     is_signal,
@@ -172,31 +180,18 @@ _BEHAVIOUR: Mapping[str, str] = {
 }
 
 
-_FIRING: Mapping[str, ColumnDoc] = {
-    "firing_id": ColumnDoc("What this firing is known by, everywhere and for ever."),
-    "signal": ColumnDoc("Name of the signal."),
-    "event": ColumnDoc("Name that destinations call it by."),
-    "time": ColumnDoc("When the rule was met, UTC."),
-    "profile_id": ColumnDoc("The person, as known when it fired."),
-    "identifier_type": ColumnDoc("Type of the person's strongest identifier."),
-    "identifier": ColumnDoc("It, by which the firing finds its person after merges.", personal=True),
-    "heap_identity": ColumnDoc("The person's Heap identity, if there was one.", personal=True),
-    "user_id": ColumnDoc("Heap's user whose event it was, or one of the person's."),
-    "step": ColumnDoc("Step of a campaign, or missing; empty for other rules."),
-    "status": ColumnDoc("fired, or cancelled: what was missing came late."),
-    "observed_at": ColumnDoc("When it was computed, UTC."),
-    "live": ColumnDoc("Computed soon after its time: only such firings are sent, unless `backfill` says otherwise."),
-}
-
-
 def column_docs(project: Project, path: str) -> dict[str, ColumnDoc]:
     """Return column to its description, as far as settings and code have it before anything is built."""
     fixed = dict(_COLUMNS.get(path, {}))
     if path == PROFILES:
         return fixed | _traits(project)
+    if is_analytics(path):
+        query = query_of(project, path.removeprefix(ANALYTICS))
+        return {name: ColumnDoc(meaning) for name, meaning in result_columns(query).items()}
     if is_signal(path):
         traits = project.signals[path.removeprefix(SIGNALS)].properties
-        return {**_FIRING} | {name: ColumnDoc(f"The trait `{trait}` when it fired.") for name, trait in traits.items()}
+        own = {name: ColumnDoc(text, name in PERSONAL_COLUMNS) for name, text in FIRING_COLUMNS.items()}
+        return own | {name: ColumnDoc(f"The trait `{trait}` when it fired.") for name, trait in traits.items()}
     if is_warehouse_table(path) or is_inbox_table(path):
         return fixed | _inbox(project, path) | _warehouse(project, path)
     if is_sync(path):
@@ -312,10 +307,18 @@ _CODE: Mapping[str, Callable[..., Any]] = {
     AUDIT: audit_of_day,
     ERASURES: erasure.run,
     SYNCS: delivery.send,
+    SIGNALS: signal_of_day,
+    ANALYTICS: analytics_of_day,
+    MODELS: model_of_day,
     REVERSE_ETL: start_and_wait,
 }
 """Asset, or how its name begins, to the function that makes it; the first that fits."""
-_SECTIONS = {WAREHOUSE: "    {}:", SYNCS: "  {}:", REVERSE_ETL: "  {}:", PROFILES: "profiles:", IDENTITY: "identity:"}
+_SECTIONS = {
+    WAREHOUSE: "    {}:",
+    **dict.fromkeys((SYNCS, REVERSE_ETL, SIGNALS, ANALYTICS, MODELS), "  {}:"),
+    PROFILES: "profiles:",
+    IDENTITY: "identity:",
+}
 
 
 def with_ui_metadata(

@@ -39,6 +39,7 @@ from heap_assets.tables import (
     is_heap_table,
     is_sync,
     is_warehouse_table,
+    model_asset,
     signal_asset,
     source_of,
     sync_asset,
@@ -291,6 +292,7 @@ def _assets(project: Project) -> list[str]:
     audiences = [AUDIENCES] if project.settings.profiles.audiences else []
     audiences += [signal_asset(name) for name in project.settings.signals]
     audiences += [analytics_asset(name) for name in project.settings.analytics]
+    audiences += [model_asset(name) for name in project.settings.models]
     return [
         *(heap_asset(table) for table in (*SNAPSHOT_TABLES, *project.event_tables)),
         *(warehouse_asset(name) for name in warehouse),

@@ -1,5 +1,6 @@
 """Signals: events that are derived, such as a sequence, a missing step, a crossed threshold, a campaign step."""
 
+from heap_assets.signals.columns import FIRING_COLUMNS, PERSONAL_COLUMNS
 from heap_assets.signals.firings import (
     CANCELLED,
     FIRED,
@@ -16,8 +17,10 @@ __all__ = [
     "CANCELLED",
     "FIRED",
     "FIRINGS",
+    "FIRING_COLUMNS",
     "KINDS",
     "OWN_COLUMNS",
+    "PERSONAL_COLUMNS",
     "TEMPLATES",
     "Signal",
     "SignalDay",

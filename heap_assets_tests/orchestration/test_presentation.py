@@ -25,7 +25,7 @@ GROUPS = {
     "sync",
     "publish",
     "status",
-} | {"privacy"}
+} | {"privacy", "signals", "analytics", "models"}
 WITHOUT_COLUMNS = ("heap_connect/", "status/", "publish/")
 
 

@@ -31,6 +31,7 @@ READING = (
     "explain email:nobody@acme.test",
     "what-if email=1..2",
     "review --json",
+    "model",
     "query",
     "query adoption",
     "query activation --sql",

@@ -19,6 +19,7 @@ from heap_assets.orchestration.resources import days, partition_metadata
 from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.analytics import CHART, analytics_of_day
 from heap_assets.pipelines.behaviour import column_sources
+from heap_assets.pipelines.models import inputs_of, model_of_day
 from heap_assets.pipelines.people import audiences_of_day, audit_of_day, profiles_of_day
 from heap_assets.pipelines.reviewing import reviewed_table
 from heap_assets.pipelines.signals import signal_of_day
@@ -36,8 +37,8 @@ from heap_assets.tables import (
     USERS,
     analytics_asset,
     heap_asset,
-    is_analytics,
     is_signal,
+    model_asset,
     signal_asset,
     warehouse_asset,
 )
@@ -68,6 +69,7 @@ _ABOUT_SIGNALS = (
 )
 
 
+_ABOUT_MODELS = "A model of one's own, as of the end of the day; `heap-assets model` shows a sample."
 _ABOUT_ANALYTICS = (
     "A result over events and people as of the end of the day, with a chart in its metadata; "
     "`heap-assets query` gives it with other parameters, and its SQL."
@@ -86,6 +88,11 @@ def profiles(project: Project) -> list[dg.AssetsDefinition]:
     for name, signal in project.signals.items():
         about = f"{_ABOUT_SIGNALS} This one: {signal.kind}, {signal.event}."
         assets.append(_day_asset(project, signal_asset(name), [PROFILES], about, "signals"))
+    for name, model in project.settings.models.items():
+        about = (
+            model.description or "A model of one's own, as of the end of the day; `heap-assets model` shows a sample."
+        )
+        assets.append(_day_asset(project, model_asset(name), inputs_of(project, name), about, "models"))
     for name, definition in project.settings.analytics.items():
         about = f"{_ABOUT_ANALYTICS} This one: {definition.get('kind')}."
         assets.append(_day_asset(project, analytics_asset(name), [PROFILES], about, "analytics"))
@@ -138,7 +145,8 @@ def _day_asset(
 
 def _build_day(project: Project, path: str, day: str) -> dict[str, Any]:
     name = path.rpartition("/")[2]
-    named = signal_of_day if is_signal(path) else analytics_of_day if is_analytics(path) else None
+    by_group = {"signals": signal_of_day, "analytics": analytics_of_day, "models": model_of_day}
+    named = by_group.get(path.partition("/")[0])
     builder = partial(named, name=name) if named is not None else _BUILDERS[path]
     table_day = builder(project, day=date.fromisoformat(day))
     written = project.lake.write(path, day, table_day.frame, table_day.inputs, notes=table_day.notes)
