@@ -313,7 +313,8 @@ _CODE: Mapping[str, Callable[..., Any]] = {
     REVERSE_ETL: start_and_wait,
 }
 """Asset, or how its name begins, to the function that makes it; the first that fits."""
-_SECTIONS = {
+_LISTED = dict.fromkeys((SYNCS, REVERSE_ETL, SIGNALS, ANALYTICS, MODELS), "  {}:")
+_SECTIONS = {WAREHOUSE: "    {}:", **_LISTED, PROFILES: "profiles:", IDENTITY: "identity:"}
     WAREHOUSE: "    {}:",
     **dict.fromkeys((SYNCS, REVERSE_ETL, SIGNALS, ANALYTICS, MODELS), "  {}:"),
     PROFILES: "profiles:",
