@@ -315,11 +315,6 @@ _CODE: Mapping[str, Callable[..., Any]] = {
 """Asset, or how its name begins, to the function that makes it; the first that fits."""
 _LISTED = dict.fromkeys((SYNCS, REVERSE_ETL, SIGNALS, ANALYTICS, MODELS), "  {}:")
 _SECTIONS = {WAREHOUSE: "    {}:", **_LISTED, PROFILES: "profiles:", IDENTITY: "identity:"}
-    WAREHOUSE: "    {}:",
-    **dict.fromkeys((SYNCS, REVERSE_ETL, SIGNALS, ANALYTICS, MODELS), "  {}:"),
-    PROFILES: "profiles:",
-    IDENTITY: "identity:",
-}
 
 
 def with_ui_metadata(
