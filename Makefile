@@ -8,7 +8,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo live dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-live bench-destinations bench-warehouse bench-functions bench-erase bench-definitions bench-first-load bench-ui screenshots
+.PHONY: help install demo live dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-live bench-destinations bench-warehouse bench-functions bench-erase bench-analytics bench-definitions bench-first-load bench-ui screenshots
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -105,6 +105,10 @@ bench-warehouse: $(DEV) ## Read and publish ROWS rows, against google-cloud-bigq
 
 bench-functions: $(DEV) ## ROWS rows through JavaScript functions, beside mini-racer and dukpy where they are installed
 	@$(BIN)/python benchmarks/functions.py --rows $(ROWS)
+
+EVENTS   ?= 2000000
+bench-analytics: $(DEV) ## Audiences, a signal, a funnel and paths over EVENTS events, against DuckDB running our SQL
+	@$(BIN)/python benchmarks/analytics.py --events $(EVENTS)
 
 bench-erase: $(DEV) ## Erase people from a lake of ROWS rows, against Polars rewriting files
 	@$(BIN)/python benchmarks/erase.py --rows $(ROWS)
