@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from heap_assets.config.base import Section
 
@@ -126,6 +126,12 @@ class HeapSettings(Section):
     """Where Heap's data comes from, and which environment profiles are sent to."""
 
     app_id: str = Field(description="Heap's environment ID: digits")
+    environment: Literal["production", "staging", "development"] | None = Field(
+        default=None, description="What this deployment is; any of Heap's environments is taken unless given"
+    )
+    production_app_ids: list[str] = Field(
+        default=[], description="Environment IDs that only a deployment with environment: production may use"
+    )
     region: Region = Field(default=Region.US, description="Heap's data centre, which decides where syncs post to")
     plan: Literal["growth", "pro", "premier"] = Field(
         default="pro",
@@ -149,6 +155,18 @@ class HeapSettings(Section):
         default={},
         description="Table (`users`, `events` for all event tables, or one table's name) to column to identifier type",
     )
+
+    @model_validator(mode="after")
+    def _is_of_this_environment(self) -> HeapSettings:
+        is_production = self.app_id in self.production_app_ids
+        if is_production and self.environment != "production":
+            raise ValueError(
+                f"app_id {self.app_id} is the environment of production, and this deployment is "
+                f"{self.environment or 'none (environment is not set)'}: use the ID of another environment of Heap"
+            )
+        if self.environment == "production" and self.production_app_ids and not is_production:
+            raise ValueError(f"app_id {self.app_id} is none of production_app_ids, and this deployment is production")
+        return self
 
     @field_validator("app_id")
     @classmethod

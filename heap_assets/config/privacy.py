@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
-from heap_assets.config.base import Section
+from heap_assets.config.base import Day, Section
 
 
 class RequestTable(Section):
@@ -112,6 +112,14 @@ class MaskingRule(Section):
         return self
 
 
+class KeyAge(Section):
+    """How old a credential may become, by the variable that holds it."""
+
+    issued: Day | None = Field(default=None, description="Day on which it was made")
+    expires: Day | None = Field(default=None, description="Day on which it ends by itself, as of a service account")
+    max_days: int = Field(default=90, ge=1, description="Days after which it has to be replaced")
+
+
 class PrivacySettings(Section):
     """Erasure of people, consent, and the key of everything that stands in place of their values."""
 
@@ -125,6 +133,9 @@ class PrivacySettings(Section):
     pseudonyms: str | None = Field(
         default=None,
         description="Folder for the values behind pseudonyms, outside the lake; none are kept unless given",
+    )
+    keys: dict[str, KeyAge] = Field(
+        default={}, description="Variable of a credential to its age, which `heap-assets keys` watches"
     )
     erasure: ErasureSettings = Field(default=ErasureSettings(), description="Requests to erase people")
 

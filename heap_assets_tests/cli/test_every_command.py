@@ -130,6 +130,7 @@ STATUS_1_ELSEWHERE = {
     "sync run": "test_delivery_cli",
     "sync confirm": "test_delivery_cli",
     "erase run": "test_erasure_races",
+    "keys": "test_keys",
     "demo": "test_faults",
     "warm": "nowhere: there is a folder that can be written",
 }

@@ -54,6 +54,7 @@ READING = (
     "sync qa heap_user_properties ann@x.example",
     "publish --dry-run",
     "erase list",
+    "keys",
     "mask",
     "person shared",
     "person shared email:nobody@acme.test",
