@@ -184,7 +184,7 @@ def test_a_destination_of_a_package_is_made_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(EntryPoint, "load", lambda _: make)
     monkeypatch.setattr(custom, "entry_points", lambda group: EntryPoints([EntryPoint("mailing", "m:make", group)]))
     settings = CustomSync(destination="mailing", options={"url": "https://m.example"}, properties={"plan": "plan"})
-    deployment: Any = SimpleNamespace(lake=Lake(lake), settings=SimpleNamespace(source_tables={}))
+    deployment: Any = SimpleNamespace(lake=Lake(lake), settings=SimpleNamespace(sync_tables={}))
     connector = CustomConnector("mail", settings, deployment)
     assert connector.unavailable(make=True) is None
     assert connector.mode is Mode.UPSERT
