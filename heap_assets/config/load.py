@@ -250,7 +250,7 @@ def _descend(model: Any, part: int | str) -> Any:
     models = list(_models(model))
     for candidate in models:
         kind = candidate.model_fields.get("kind")
-        if kind is not None and part in get_args(kind.annotation):
+        if part == candidate.__name__ or (kind is not None and part in get_args(kind.annotation)):
             return candidate
     return _descend(models[0], part) if len(models) == 1 else None
 
@@ -287,6 +287,11 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         pseudonyms = str(folder / settings.privacy.pseudonyms)
         changes["privacy"] = settings.privacy.model_copy(update={"pseudonyms": pseudonyms})
     files = {name: getattr(settings.identity, name) for name in ("suppressed", "decisions")}
-    if named := {name: str(folder / file) for name, file in files.items() if file}:
+    named: dict[str, Any] = {name: str(folder / file) for name, file in files.items() if file}
+    engine = settings.identity.engine
+    if not isinstance(engine, str) and engine.spark.work:
+        spark = engine.spark.model_copy(update={"work": str(folder / engine.spark.work)})
+        named["engine"] = engine.model_copy(update={"spark": spark})
+    if named:
         changes["identity"] = settings.identity.model_copy(update=named)
     return settings.model_copy(update=changes)

@@ -19,8 +19,9 @@ from heap_assets.identity.decisions import (
     check_decisions,
     without_contradictions,
 )
-from heap_assets.identity.engine import EngineName, compile_engine
+from heap_assets.identity.engine import EngineChoice, EngineName, compile_engine
 from heap_assets.identity.engine.base import Resolution
+from heap_assets.identity.engine.spark.tuning import SparkTuning, check_spark_installed
 from heap_assets.identity.explain.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_figures, audit_text
 from heap_assets.identity.explain.blockers import IdentityTables
 from heap_assets.identity.explain.explain import Explanation, explain
@@ -68,6 +69,7 @@ __all__ = [
     "Decision",
     "DecisionError",
     "DecisionKind",
+    "EngineChoice",
     "EngineName",
     "Explanation",
     "IdentifierRule",
@@ -83,6 +85,7 @@ __all__ = [
     "Rules",
     "RulesError",
     "SourceTable",
+    "SparkTuning",
     "Timeline",
     "Unusable",
     "append_decision",
@@ -93,6 +96,7 @@ __all__ = [
     "blanked_decisions",
     "changes",
     "check_decisions",
+    "check_spark_installed",
     "compile_engine",
     "decisions_of_table",
     "explain",

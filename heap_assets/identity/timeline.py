@@ -11,7 +11,7 @@ from typing import Any, Final
 import polars as pl
 
 from heap_assets.identity.decision_links import DECISIONS_SOURCE, decision_links
-from heap_assets.identity.engine import EngineName, engine_named
+from heap_assets.identity.engine import EngineChoice, engine_named
 from heap_assets.identity.engine.base import CurrentSnapshot, ExtractedLinks, LinksOfDay, Resolution
 from heap_assets.identity.extract import Extraction, extract
 from heap_assets.identity.rules import LinksError, Rules, SourceTable
@@ -75,7 +75,7 @@ class Timeline:
     `store`: of extracted links and the engine's state, under `_identity/`: a cache, deleting it costs time only.
     """
 
-    def __init__(self, store: Store, rules: Rules, engine: EngineName = "native") -> None:
+    def __init__(self, store: Store, rules: Rules, engine: EngineChoice = "native") -> None:
         self.store = store
         self.rules = rules
         self.engine = engine
@@ -239,7 +239,7 @@ def _combined(parts: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
     return aggregated(pl.concat(parts)).select(list(LINKS))
 
 
-def resolve(links: pl.LazyFrame, rules: Rules, engine: EngineName = "native") -> Resolution:
+def resolve(links: pl.LazyFrame, rules: Rules, engine: EngineChoice = "native") -> Resolution:
     """Resolve links into profiles.
 
     The result depends on the set of links only: not on their order, direction, repetition or partitioning, and not on

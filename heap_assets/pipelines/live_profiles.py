@@ -258,7 +258,7 @@ class LiveProfiles:
 
     def _resolved(self, touched: set[int]) -> Changed:
         near = self._index.neighbourhood(touched)
-        resolution = resolve(near.links.lazy(), self._rules, self._project.settings.identity.engine)
+        resolution = resolve(near.links.lazy(), self._rules, self._project.timeline.engine)
         everybody = resolution.graph.collect()
         hashes = pl.Series("hash", identifier_hashes(everybody["identifier_type"], everybody["identifier"]))
         is_inside = pl.Series([one in near.inside for one in hashes.to_list()], dtype=pl.Boolean)

@@ -40,6 +40,7 @@ from heap_assets.project.names import PLAIN_NAMES, Names
 from heap_assets.project.ownership import landed_without_erased
 from heap_assets.project.settings import (
     identifier_rule,
+    identity_engine,
     leave_out_rules,
     load_settings,
     parsed_audiences,
@@ -256,7 +257,7 @@ class Project:
     @cached_property
     def timeline(self) -> Timeline:
         """The identity graph over the days."""
-        return Timeline(self.lake.store, self.rules_of_days, self.settings.identity.engine)
+        return Timeline(self.lake.store, self.rules_of_days, identity_engine(self.settings))
 
     @cached_property
     def event_sources(self) -> dict[str, SourceTable]:

@@ -9,7 +9,7 @@ from heap_assets import config
 from heap_assets.activation import read_kinds, sync_kinds
 from heap_assets.config import IdentifierType, Kinds, Settings
 from heap_assets.errors import SettingsError
-from heap_assets.identity import IdentifierRule, RulesError
+from heap_assets.identity import EngineChoice, IdentifierRule, RulesError, SparkTuning, check_spark_installed
 from heap_assets.profiles import Audience, Condition, in_order, parse_audience, parse_conditions
 from heap_assets.project.masking import masking_rules
 from heap_assets.project.plan import check_plan
@@ -27,7 +27,10 @@ def load_settings(path: Path | None = None) -> Settings:
     SettingsError
         One message naming the key, its value and what was expected.
     """
-    return config.load_settings(_kinds(), _CHECKS, path)
+    settings = config.load_settings(_kinds(), _CHECKS, path)
+    if isinstance(identity_engine(settings), SparkTuning):
+        check_spark_installed()
+    return settings
 
 
 def parse_settings(text: str, path: Path) -> Settings:
@@ -57,6 +60,12 @@ def identifier_rule(section: IdentifierType) -> IdentifierRule:
         blocked=tuple(section.blocked),
         blocked_patterns=tuple(section.blocked_patterns),
     )
+
+
+def identity_engine(settings: Settings) -> EngineChoice:
+    """Return what `identity.engine` chooses."""
+    engine = settings.identity.engine
+    return engine if isinstance(engine, str) else SparkTuning(**engine.spark.model_dump(exclude={"cluster"}))
 
 
 def parsed_audiences(settings: Settings) -> list[Audience]:

@@ -1,0 +1,1 @@
+"""Apache Spark as an engine: components over many machines, the compiled engine for the rules inside each."""

@@ -1,0 +1,161 @@
+"""The engine on Spark: the rows of the native engine, for more links than one machine takes.
+
+Links go to Spark as Parquet. Each identifier is a node, numbered by a hash of its type and value; two identifiers of
+one number only put two components together, and the rules decide by type and value, so collisions change no row.
+Components of all links are computed by the numbers alone (`components`); then each goes to one executor and is resolved
+there (`groups`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from heap_assets.identity.engine.base import LinksOfDay, Resolution
+from heap_assets.identity.engine.native.engine import NativeEngine
+from heap_assets.identity.engine.spark.components import Scratch, component_labels
+from heap_assets.identity.engine.spark.groups import ROWS_OF_TABLES, TABLES, resolve_groups, spark_schema
+from heap_assets.identity.engine.spark.session import session
+from heap_assets.identity.engine.spark.tuning import HASH_BITS, SparkTuning, check_spark_installed
+from heap_assets.identity.rules import LinksError, MemoryLimitError, Rules
+from heap_assets.identity.schemas import LINKS, as_links
+from heap_assets.storage import Store
+
+_DIGITS: Final = 6
+"""Leading hexadecimal digits of a profile id by which the graph is cut into files."""
+
+
+class SparkEngine:
+    """The engine in `engine/spark`, without state of its own; up to `above_links` rows the native engine stands in."""
+
+    def __init__(self, tuning: SparkTuning) -> None:
+        check_spark_installed()
+        self.tuning = tuning
+
+    def resolve(self, links: pl.LazyFrame, rules: Rules) -> Resolution:
+        """Resolve links, see :class:`Engine`. The rows of the result are files that last as long as this process."""
+        if self._fits_one_machine(links):
+            return NativeEngine().resolve(links, rules)
+        return self._resolved(links, rules)[0]
+
+    def advance(self, store: Store, links: LinksOfDay, rules: Rules) -> tuple[Resolution, dict[str, Any]]:
+        """Resolve all links as of the day at once; up to `above_links`, as the native engine does."""
+        if self._fits_one_machine(links.links):
+            return NativeEngine().advance(store, links, rules)
+        return self._resolved(links.links, rules)
+
+    def _fits_one_machine(self, links: pl.LazyFrame) -> bool:
+        above = self.tuning.above_links
+        return above > 0 and int(links.select(pl.len()).collect().item()) <= above
+
+    def _resolved(self, links: pl.LazyFrame, rules: Rules) -> tuple[Resolution, dict[str, Any]]:
+        spark = session(self.tuning)
+        parent = Path(self.tuning.work).resolve() if self.tuning.work else None
+        if parent is not None:
+            parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="heap-assets-spark-", dir=parent))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)  # lazy frames of the result read from it
+        for name in ("between", "result"):
+            (folder / name).mkdir()
+        between, result = Scratch(spark, folder / "between"), Scratch(spark, folder / "result")
+        as_links(links).sink_parquet(between.folder / "links.parquet")
+        schema = spark_schema(LINKS)
+        rows = spark.read.schema(schema).parquet((between.folder / "links.parquet").as_uri())
+        _check(rows, rules)
+        labels, rounds = component_labels(_pairs(rows, self.tuning.hash_bits), between, self.tuning.pairs_at_once)
+        self._check_size(labels)
+        node = _node("type_a", "value_a", self.tuning.hash_bits)
+        grouped = (
+            rows.withColumn("node", node)
+            .join(labels, "node", "left")
+            .select(F.coalesce("label", "node").alias("label"), *LINKS.names())
+            .repartition(self.tuning.parts, "label")
+            .sortWithinPartitions("label")
+            .mapInArrow(resolve_groups(rules, self.tuning.rows_at_once), ROWS_OF_TABLES)
+        )
+        resolved = between.stored(grouped, "resolved")
+        self._write_tables(resolved, rules, result)
+        totals = resolved.filter(F.col("table") == "graph").select(
+            F.count_distinct("profile_id"), F.count("identifier")
+        )
+        profiles, identifiers = totals.first()
+        shutil.rmtree(between.folder)
+        resolution = Resolution(
+            graph=_read(result, "graph"),
+            conflicts=_read(result, "conflicts"),
+            shared=_read(result, "shared"),
+            profiles=profiles,
+            identifiers=identifiers,
+        )
+        return resolution, {"mode": "full", "why": "the spark engine keeps no state", "rounds": rounds}
+
+    def _check_size(self, labels: DataFrame) -> None:
+        largest = labels.groupBy("label").count().agg(F.max("count")).first()[0] or 0
+        if largest >= self.tuning.largest_component:
+            raise MemoryLimitError(
+                f"one component has {largest + 1} identifiers, more than identity.engine.spark.largest_component "
+                f"({self.tuning.largest_component}): block the value that holds it together (`heap-assets review`), "
+                "or set the number higher if an executor has the memory"
+            )
+
+    def _write_tables(self, resolved: DataFrame, rules: Rules, result: Scratch) -> None:
+        """Write each table in its order: files sorted by name have it."""
+        tables = {table: resolved.filter(F.col("table") == table).select(*TABLES[table].names()) for table in TABLES}
+        parts = self.tuning.parts
+        # profile ids are uniform, so slices of their range are known without looking at any
+        number = F.conv(F.substring("profile_id", 1, _DIGITS), 16, 10).cast("long")
+        piece = F.coalesce(F.floor(number * parts / 16**_DIGITS).cast("int"), F.lit(parts))
+        order = ["piece", F.col("profile_id").asc_nulls_last(), _rank("identifier_type", rules), "identifier"]
+        graph = tables["graph"].withColumn("piece", F.lpad(piece.cast("string"), 10, "0"))
+        graph = graph.repartition(parts, "piece").sortWithinPartitions(*order)
+        graph.write.partitionBy("piece").parquet((result.folder / "graph").as_uri())
+        ends = [_rank("type_a", rules), "value_a", _rank("type_b", rules), "value_b"]
+        result.stored(tables["conflicts"].orderBy(*ends), "conflicts")
+        values = [_rank("identifier_type", rules), "identifier", _rank("stronger_type", rules)]
+        result.stored(tables["shared"].orderBy(*values), "shared")
+
+
+def _read(result: Scratch, table: str) -> pl.LazyFrame:
+    schema = TABLES[table]
+    if not (files := result.files(table)):
+        return pl.LazyFrame(schema=schema)
+    columns = [pl.col(name).cast(dtype) for name, dtype in schema.items()]
+    return pl.scan_parquet(files, hive_partitioning=False).select(columns)
+
+
+def _node(kind: str, value: str, bits: int) -> Column:
+    number = F.xxhash64(kind, value)
+    return number if bits == HASH_BITS else number.bitwiseAND(F.lit((1 << bits) - 1))
+
+
+def _pairs(rows: DataFrame, bits: int) -> DataFrame:
+    linked = rows.filter("type_b is not null")
+    return linked.select(_node("type_a", "value_a", bits).alias("u"), _node("type_b", "value_b", bits).alias("v"))
+
+
+def _rank(kind: str, rules: Rules) -> Column:
+    return F.array_position(F.array(*map(F.lit, rules.types)), F.col(kind))
+
+
+def _check(rows: DataFrame, rules: Rules) -> None:
+    """Raise LinksError for links that the engines refuse."""
+    is_sighting = F.col("type_b").isNull() & F.col("value_b").isNull()
+    wrong = F.lit(False)
+    kinds = []
+    for end in ("a", "b"):
+        kind, value = F.col(f"type_{end}"), F.col(f"value_{end}")
+        is_empty = F.coalesce(kind == "", F.lit(True)) | F.coalesce(value == "", F.lit(True))
+        wrong = wrong | (is_empty if end == "a" else is_empty & ~is_sighting)
+        kinds.append(F.min(F.when(~kind.isin(*rules.types) & (kind != ""), kind)))
+    unknown_a, unknown_b, empty = rows.agg(*kinds, F.count_if(wrong)).first()
+    if unknown := unknown_a or unknown_b:
+        raise LinksError(f"links name the type {unknown!r}; the rules know {', '.join(rules.types)}")
+    if empty:
+        raise LinksError(f"{empty} links have an end that is null or empty; leave such rows out of links")
