@@ -7,6 +7,7 @@ value in common.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -51,6 +52,7 @@ few = settings(
 @pytest.fixture(scope="module", autouse=True)
 def spark() -> Iterator[SparkSession]:
     """A session whose Java does not compile code that is run once."""
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     session = (
         SparkSession.builder.master("local[2]")
         .config("spark.driver.host", "127.0.0.1")
