@@ -8,7 +8,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo live dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-delivery bench-live bench-destinations bench-warehouse bench-functions bench-erase bench-analytics bench-definitions bench-first-load bench-ui screenshots
+.PHONY: help install demo live dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-spark bench-delivery bench-live bench-destinations bench-warehouse bench-functions bench-erase bench-analytics bench-definitions bench-first-load bench-ui screenshots
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -87,6 +87,9 @@ bench-wide: $(DEV) ## Build a day of TABLES event tables as one run, against Dag
 
 bench-identity: $(DEV) ## Resolve LINKS links through this and its peers
 	@$(BIN)/python benchmarks/identity.py --links $(LINKS) --seed $(SEED)
+
+bench-spark: $(DEV) ## LINKS links through Spark and the native engine: equal rows, seconds
+	@$(BIN)/pip install --quiet '.[spark]' && $(BIN)/python benchmarks/identity_spark.py --links $(LINKS) --seed $(SEED)
 
 bench-review: $(DEV) ## Decisions against precision and recall: the queue of the demo's company, decided by the truth
 	@$(BIN)/python benchmarks/review.py --folder data/demo
