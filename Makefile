@@ -89,7 +89,7 @@ bench-identity: $(DEV) ## Resolve LINKS links through this and its peers
 	@$(BIN)/python benchmarks/identity.py --links $(LINKS) --seed $(SEED)
 
 bench-spark: $(DEV) ## LINKS links through Spark and the native engine: equal rows, seconds
-	@$(BIN)/pip install --quiet '.[spark]' && $(BIN)/python benchmarks/identity_spark.py --links $(LINKS) --seed $(SEED)
+	@$(BIN)/pip install --quiet -e '.[spark]' && $(BIN)/python benchmarks/identity_spark.py --links $(LINKS) --seed $(SEED)
 
 bench-review: $(DEV) ## Decisions against precision and recall: the queue of the demo's company, decided by the truth
 	@$(BIN)/python benchmarks/review.py --folder data/demo
