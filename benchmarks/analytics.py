@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -141,7 +141,9 @@ def _connection() -> duckdb.DuckDBPyConnection:
 def _child(part: Callable[[Path], list[int]], folder: Path, answers: Any) -> None:
     started = time.perf_counter()
     result = part(folder)
-    answers.put((time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, result))
+    seconds = time.perf_counter() - started
+    peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())  # ru_maxrss counts the parent's, too
+    answers.put((seconds, int(peak[1]) / 2**20 if peak else 0.0, result))
 
 
 def measured(part: Callable[[Path], list[int]], folder: Path) -> tuple[float, float, list[int]]:
