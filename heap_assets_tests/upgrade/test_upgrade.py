@@ -82,6 +82,8 @@ def test_an_upgrade_changes_no_row_and_sends_none(servers: dict[str, ServerProce
         for asset, rows in after.items():
             assert_frame_equal(rows.select(before[asset].columns), before[asset])
             added = rows.drop(before[asset].columns)
+            if asset == AUDIENCES:  # how each member stands to the day before, which there is of every day
+                added = added.drop("change", "since")
             assert all(column.null_count() == len(rows) for column in added), "columns that are new hold nothing yet"
         assert calls == {kind: server.requests() for kind, server in servers.items()}
 
