@@ -110,7 +110,7 @@ def take_in(project: Project, wishes: Iterable[Wish]) -> list[Request]:
 
     Raises SettingsError if one names no identifier.
     """
-    requests = Requests(project.lake.store)
+    request_log = Requests(project.lake.store)
     ids, new = [], []
     for wish in wishes:
         if not wish.named.person:
@@ -118,23 +118,23 @@ def take_in(project: Project, wishes: Iterable[Wish]) -> list[Request]:
         request_id, reason = wish.request_id or new_id(str(clock.today())), " ".join(wish.reason.split())
         request = Request(request_id, clock.now(), wish.named, wish.source, wish.author, reason)
         ids.append(request_id)
-        if requests.add(request):
+        if request_log.add(request):
             new.append(request_id)
     looked_up = {one.id: one for one in look_up(project, new)}
-    return [looked_up.get(one) or requests.get(one) for one in ids]
+    return [looked_up.get(one) or request_log.get(one) for one in ids]
 
 
 def look_up(project: Project, request_ids: Sequence[str]) -> list[Request]:
     """Look up what requests would erase by the graphs of all days, and store it."""
     if not request_ids:
         return []
-    requests = Requests(project.lake.store)
-    named = {one: requests.get(one).named for one in request_ids}
+    request_log = Requests(project.lake.store)
+    named = {one: request_log.get(one).named for one in request_ids}
     looked_up = plans(project.lake, named, clock.today())
     changed = []
     for request_id in request_ids:
         plan = looked_up[request_id]
-        changed.append(requests.update(request_id, partial(_planned_by, project, plan)))
+        changed.append(request_log.update(request_id, partial(_planned_by, project, plan)))
     return changed
 
 
@@ -157,7 +157,7 @@ def confirm(project: Project, request_id: str, author: str, also: Iterable[Pair]
 
 def confirm_all(project: Project, request_ids: Sequence[str], author: str, also: Iterable[Pair] = ()) -> list[Request]:
     """Confirm several requests as :func:`confirm` does one."""
-    requests = Requests(project.lake.store)
+    request_log = Requests(project.lake.store)
     more = spelled(also, project.rules_of_settings)
 
     def confirmed(request: Request) -> Request:
@@ -167,7 +167,7 @@ def confirm_all(project: Project, request_ids: Sequence[str], author: str, also:
         return replace(request, named=named, state=State.CONFIRMED, confirmed_by=author, confirmed_at=clock.now())
 
     for request_id in request_ids:
-        requests.update(request_id, confirmed)
+        request_log.update(request_id, confirmed)
     return look_up(project, request_ids)  # once more: the graph may have moved since they were requested
 
 
@@ -205,8 +205,8 @@ def run(project: Project, run_id: str, only: Collection[str] = ()) -> Erasure:
 
     Raises DamagedFileError if an object of the lake cannot be read: nobody can tell what is in it.
     """
-    requests = Requests(project.lake.store)
-    chosen = [one for one in requests.all() if one.is_open and (not only or one.id in only)]
+    request_log = Requests(project.lake.store)
+    chosen = [one for one in request_log.all() if one.is_open and (not only or one.id in only)]
     batches: dict[str, list[str]] = {}
     for one in chosen:
         if one.state is State.ERASING:
@@ -218,8 +218,8 @@ def run(project: Project, run_id: str, only: Collection[str] = ()) -> Erasure:
     results = [_erase(project, batch, sorted(ids), run_id) for batch, ids in sorted(batches.items())]
     for one in chosen:
         if one.state is State.WAITING:
-            _write_polled(project, requests.update(one.id, partial(_polled, project)))
-    states = {one.id: str(requests.get(one.id).state) for one in chosen if one.state is State.WAITING}
+            _write_polled(project, request_log.update(one.id, partial(_polled, project)))
+    states = {one.id: str(request_log.get(one.id).state) for one in chosen if one.state is State.WAITING}
     states |= {one: state for result in results for one, state in result.requests.items()}
     unsettled = {key: why for result in results for key, why in result.unsettled.items()}
     return Erasure(
@@ -232,9 +232,9 @@ def run(project: Project, run_id: str, only: Collection[str] = ()) -> Erasure:
 
 
 def _erase(project: Project, batch: str, request_ids: Sequence[str], run_id: str) -> Erasure:
-    store, requests = project.lake.store, Requests(project.lake.store)
+    store, request_log = project.lake.store, Requests(project.lake.store)
     journal = Journal(store, batch)
-    current = {one: requests.get(one) for one in request_ids}
+    current = {one: request_log.get(one) for one in request_ids}
     identifiers = {one: request.plan.identifiers if request.plan else () for one, request in current.items()}
     hashes = bury(store, identifiers, clock.now(), project.settings.privacy.key_bytes)
     blank_files(project, hashes)
@@ -243,7 +243,7 @@ def _erase(project: Project, batch: str, request_ids: Sequence[str], run_id: str
     keys = keys_at_destinations(project, people, stored)
     for one in request_ids:
         stones = tuple(sorted(hashes[pair] for pair in identifiers[one]))
-        current[one] = requests.update(one, partial(_begun, batch=batch, tombstones=stones, destinations=keys[one]))
+        current[one] = request_log.update(one, partial(_begun, batch=batch, tombstones=stones, destinations=keys[one]))
     unsettled = forget_in_ledgers(project, people, keys, journal, run_id)
     walk = _walked(LakeWalk(project, people, journal))
     unsettled |= walk.unsettled
@@ -252,7 +252,7 @@ def _erase(project: Project, batch: str, request_ids: Sequence[str], run_id: str
     tally, scan = tallies(entries), _scan(project, walk)
     answers = {} if unsettled else ask_destinations(project, keys, identifiers)
     for one in request_ids:
-        request = requests.update(one, partial(_answered, answers[one])) if one in answers else current[one]
+        request = request_log.update(one, partial(_answered, answers[one])) if one in answers else current[one]
         current[one] = request
         places = {place: asdict(of) for place, of in tally.get(one, {}).items()}
         _write_proof(store, proof_of(request, places, scan, unreached))
