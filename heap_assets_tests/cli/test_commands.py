@@ -271,7 +271,7 @@ def test_a_command_that_a_text_names_exists() -> None:
     named = {
         (path.name, match[1], match[2])
         for path in texts
-        for match in re.finditer(r"`heap-assets ([a-z-]+)(?: ([a-z]+))?", path.read_text())
+        for match in re.finditer(r"`heap-assets ([a-z-]+)(?: ([a-z][a-z-]*))?", path.read_text())
     }
     assert len(named) > 20
 

@@ -147,6 +147,8 @@ def _project(folder: Path) -> Project:
     settings["sync"] = {name: sync for name, sync in settings["sync"].items() if name == FOLLOWS}
     settings["heap"]["tables"] = {"include": ["pageviews"]}
     settings["heap"]["identifiers"] = {"users": settings["heap"]["identifiers"]["users"]}
+    for section in ("signals", "analytics", "models"):
+        settings.pop(section, None)  # of traits and tables that are left out here
     settings["profiles"] = {"traits": {"plan": settings["profiles"]["traits"]["plan"]}}
     settings["sync"][FOLLOWS]["properties"] = {"Plan": "plan"}
     for table in ("crm_accounts", "product_accounts", "support_tickets"):
