@@ -21,7 +21,7 @@ EVERY_KEY = ROOT / "heap_assets_tests" / "config" / "every_key.yaml"
 BUCKET, NOWHERE = ["--bucket", "heap-rs3-acme"], ["--endpoint-url", "http://127.0.0.1:9"]
 NAMED_BY_USERS = ("traits", "sync", "sources", "publish", "tables", "identifiers", "columns", "leave_out", "audiences",
                   "features", "properties", "nulls", "options", "staging_options", "headers", "event_names", "users",
-                  "events", "shared_above", "reverse_etl", "transform")  # fmt: skip
+                  "events", "shared_above", "reverse_etl", "transform", "enrich", "models", "scores", "weights")  # fmt: skip
 """Sections whose keys are names that users choose."""
 
 
@@ -72,7 +72,7 @@ def keys(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | i
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, entry in inner:
         place = (*path, key)
-        free = {"audiences", "leave_out", "options"} & {*place[:-1]}
+        free = {"audiences", "leave_out", "options", "signals", "analytics"} & {*place[:-1]}
         if isinstance(key, str) and not free and (not path or path[-1] not in NAMED_BY_USERS):
             yield place
         yield from keys(entry, place)
