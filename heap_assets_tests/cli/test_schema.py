@@ -21,7 +21,8 @@ EVERY_KEY = ROOT / "heap_assets_tests" / "config" / "every_key.yaml"
 BUCKET, NOWHERE = ["--bucket", "heap-rs3-acme"], ["--endpoint-url", "http://127.0.0.1:9"]
 NAMED_BY_USERS = ("traits", "sync", "sources", "publish", "tables", "identifiers", "columns", "leave_out", "audiences",
                   "features", "properties", "nulls", "options", "staging_options", "headers", "event_names", "users",
-                  "events", "shared_above", "reverse_etl", "transform", "enrich", "models", "scores", "weights")  # fmt: skip
+                  "events", "shared_above", "reverse_etl", "transform", "enrich", "models", "scores",
+                  "weights")  # fmt: skip
 """Sections whose keys are names that users choose."""
 
 
