@@ -148,9 +148,9 @@ def test_changes_name_the_people_before_and_now(base: Path, tmp_path: Path) -> N
         "type": "identify",
         "userId": "c-zoe",
         "anonymousId": "v1",
-        "timestamp": moment.isoformat(),
+        "timestamp": at(DAY, 13).isoformat(),
     }
-    world.post(merge, {**merge, "messageId": "a2", "userId": "c-ann"}, received=moment)
+    world.post(merge, {**merge, "messageId": "a2", "userId": "c-ann"}, received=at(DAY, 13))
     split = live.apply(parts_since(world, known))
     assert split is not None
     assert len(split.now) == 2
