@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 
+pytest.register_assert_rewrite("heap_assets_tests.connectors.kit", "heap_assets_tests.connectors.suite")
 os.environ["NUMBA_BOUNDSCHECK"] = "1"
 os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parent.parent / ".numba_cache")
 

@@ -36,7 +36,7 @@ def pairs_of(identifiers: tuple[str, ...]) -> list[Pair]:
     for text in identifiers:
         kind, colon, value = text.partition(":")
         if not colon:
-            raise SettingsError("an identifier has no type: expected type:value, such as email:ann@acme.example")
+            raise SettingsError("an identifier has no type: expected type:value, such as email:…")
         pairs.append((kind.strip(), value))
     return pairs
 

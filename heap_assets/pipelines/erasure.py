@@ -114,7 +114,7 @@ def take_in(project: Project, wishes: Iterable[Wish]) -> list[Request]:
     ids, new = [], []
     for wish in wishes:
         if not wish.named.person:
-            raise SettingsError("a request names no identifier: expected type:value, such as email:ann@acme.example")
+            raise SettingsError("a request names no identifier: expected type:value, such as email:…")
         request_id, reason = wish.request_id or new_id(str(clock.today())), " ".join(wish.reason.split())
         request = Request(request_id, clock.now(), wish.named, wish.source, wish.author, reason)
         ids.append(request_id)

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("heap_assets_tests.connectors.kit", "heap_assets_tests.connectors.suite")
-
-from heap_assets_tests.connectors import kit  # noqa: E402  after its asserts are to be rewritten
+from heap_assets_tests.connectors import kit
 
 
 @pytest.fixture(scope="session")

@@ -111,7 +111,7 @@ def snowflake_server() -> Iterator[str]:
         _wait_until_listening(port, process, folder / "log")
         yield f"http://localhost:{port}"
     finally:
-        process.terminate()
+        process.kill()  # it waits for connections that nobody closes
         process.wait(20)
         shutil.rmtree(folder, ignore_errors=True)
 
