@@ -176,6 +176,8 @@ class TestHubSpotLists(ConnectorSuite):
     schema = {"id": pl.String}
     mode = Mode.SET
     renews = False
+    # three batches look their members up, whichever writes first
+    faults = {"token_expired": {"skip": 4}}
     absent = {"bad_row": "a record id is a member or is missing, nothing else"}
 
     def make_server(self) -> HubSpotServer:
