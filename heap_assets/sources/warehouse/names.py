@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 LONGEST_IN_POSTGRES = 63
 LONGEST_IN_BIGQUERY = 300
+LONGEST_IN_SNOWFLAKE = 255
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _RESERVED = re.compile(

@@ -16,7 +16,8 @@ from snowflake.connector.errors import ProgrammingError
 from heap_assets.errors import SettingsError
 from heap_assets.project import parse_settings
 from heap_assets.sources.warehouse.base import AccessError, RelationMissingError, WarehouseError
-from heap_assets.sources.warehouse.publish import Publication
+from heap_assets.sources.warehouse.publish import Publication, PublishStatus
+from heap_assets.sources.warehouse.publish_log import PublishLog
 from heap_assets.sources.warehouse.snowflake.connection import SnowflakeAccount
 from heap_assets.sources.warehouse.snowflake.errors import explained
 from heap_assets.sources.warehouse.snowflake.publisher import SnowflakePublisher
@@ -143,3 +144,32 @@ def test_errors_quote_no_value(text: str, number: int, expected: type[WarehouseE
     ours = explained(ProgrammingError(text, errno=number), "Snowflake a D", "GRANT SELECT")
     assert type(ours) is expected
     assert "zoe" not in str(ours)
+
+
+def test_a_schema_that_was_dropped_is_made_anew_though_a_load_of_it_never_ended(
+    account: SnowflakeAccount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = SnowflakePublisher(account, "PUB", Store(str(tmp_path)))
+    publication, rows = Publication("t", by_day=False), pl.LazyFrame({"id": [1]})
+    publisher.publish(publication, None, rows, "v1")
+
+    def dies(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as dying:
+        dying.setattr(PublishLog, "end", dies)
+        with pytest.raises(MemoryError):
+            publisher.publish(publication, None, rows, "v2")
+    with account.session("") as cursor:
+        cursor.execute("DROP SCHEMA PUB CASCADE")
+    assert publisher.publish(publication, None, rows, "v1").status is PublishStatus.LOADED
+    assert publisher.publish(publication, None, rows, "v1").status is PublishStatus.UNCHANGED
+
+
+def test_names_are_as_long_as_snowflake_takes_them(account: SnowflakeAccount, tmp_path: Path) -> None:
+    publisher = SnowflakePublisher(account, "PUB", Store(str(tmp_path)))
+    publisher.publish(Publication("t", by_day=False), None, pl.LazyFrame({"c" * 400: [1]}), "v1")
+    with account.session("") as cursor:
+        cursor.execute("SELECT column_name FROM information_schema.columns WHERE table_name = 'T'")
+        [(name,)] = cursor.fetchall()
+    assert len(name) == 255

@@ -1,12 +1,9 @@
-"""Schema evolution of a PostgreSQL table: columns added and types widened for the rows to be loaded."""
+"""Which type of PostgreSQL holds the values of two."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
-from heap_assets.sources.warehouse.publish import PublishError
+from collections.abc import Mapping
 
 _WIDER: Mapping[str, frozenset[str]] = {
     "smallint": frozenset({"integer", "bigint", "numeric", "real", "double precision"}),
@@ -23,71 +20,12 @@ _DIGITS = {"smallint": 5, "integer": 10, "bigint": 19}
 _KIND = re.compile(r"(?P<base>[a-z ]+?)(?:\((?P<limits>[0-9,]+)\))?(?P<zone>[a-z ]*)(?P<array>(?:\[\])?)")
 
 
-@dataclass(frozen=True)
-class Evolution:
-    """The column changes that a table needs before rows are loaded.
-
-    Attributes
-    ----------
-    kinds
-        Column to its type afterwards, of those that the rows have.
-    added
-        Those of them that are new.
-    widened
-        Those that get another type.
-    empty
-        Those whose own type does not matter, since no row has a value in them.
-    """
-
-    kinds: Mapping[str, str]
-    added: tuple[str, ...]
-    widened: tuple[str, ...]
-    empty: frozenset[str]
-
-
-def evolved(
-    table: str, existing: Mapping[str, str], loaded: Mapping[str, str], is_empty: Callable[[str], bool]
-) -> Evolution:
-    """Compare a table with the rows to be loaded.
-
-    A column may be wider than what comes, as after one that was widened by a newer day; a text column takes values of
-    any type as PostgreSQL writes them.
-
-    Parameters
-    ----------
-    is_empty
-        Whether no row has a value in a column: then its type does not matter.
-
-    Raises
-    ------
-    PublishError
-        If a type would narrow or become another one; names column and both types.
-    """
-    kinds: dict[str, str] = {}
-    empty: set[str] = set()
-    for name, kind in loaded.items():
-        old = existing.get(name)
-        joined = kind if old is None else _joined(old, kind)
-        if old is not None and joined != old and is_empty(name):
-            joined = old
-            empty.add(name)
-        if joined is None:
-            raise PublishError(
-                f"{table}: column {name!r} is {old} in PostgreSQL and would become {kind}: a type can only be widened. "
-                "Rename the column, or drop the table to have it made anew"
-            )
-        kinds[name] = joined
-    added = tuple(name for name in kinds if name not in existing)
-    widened = tuple(name for name, kind in kinds.items() if name in existing and existing[name] != kind)
-    return Evolution(kinds, added, widened, frozenset(empty))
-
-
 def becomes_double(old: str | None, new: str) -> bool:
     """Whether integers become floats, which do not hold all of them."""
     return old == "bigint" and new == "double precision"
 
 
-def _joined(old: str, new: str) -> str | None:
+def joined(old: str, new: str) -> str | None:
     """Return the type that holds the values of both; None if there is none."""
     new = _SQL_NAMES.get(new, new)
     (base, limits, array), (coming, limited, several) = _parts(old), _parts(new)

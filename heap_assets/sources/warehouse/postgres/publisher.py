@@ -17,12 +17,14 @@ import pyarrow.parquet as pq
 from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 
 from heap_assets.sources.warehouse.base import AccessError, Permission, WarehouseBusyError, WarehouseError
-from heap_assets.sources.warehouse.empty_columns import EmptyColumns, is_untyped
+from heap_assets.sources.warehouse.empty_columns import EmptyColumns
+from heap_assets.sources.warehouse.evolution import Evolution, evolved
+from heap_assets.sources.warehouse.file_columns import file_columns, sink_columns
 from heap_assets.sources.warehouse.names import LONGEST_IN_POSTGRES
 from heap_assets.sources.warehouse.postgres.dsn import Dsn
 from heap_assets.sources.warehouse.postgres.errors import reason
-from heap_assets.sources.warehouse.postgres.evolution import Evolution, becomes_double, evolved
-from heap_assets.sources.warehouse.postgres.types import CopyColumn, copy_column
+from heap_assets.sources.warehouse.postgres.evolution import becomes_double, joined
+from heap_assets.sources.warehouse.postgres.types import copy_column
 from heap_assets.sources.warehouse.publish import (
     Preview,
     Publication,
@@ -72,11 +74,11 @@ class PostgresPublisher(Publisher):
     ) -> Published:
         started = time.monotonic()
         rows = with_day(frame, day)
-        columns = _columns(publication, rows)
+        columns = file_columns(publication, rows, copy_column)
         types = {name: column.kind for name, column in columns.items()}
         with tempfile.TemporaryDirectory() as folder, self._transaction() as cursor:
             path = Path(folder) / "rows.parquet"
-            lost = _sink(rows, columns, path)
+            lost = sink_columns(rows, columns, path)
             size = path.stat().st_size
             change = self._prepare(cursor, publication, types, EmptyColumns(rows))
             loaded = _stage(cursor, path)
@@ -133,7 +135,7 @@ class PostgresPublisher(Publisher):
                 if column in types:
                     cursor.execute(f"CREATE INDEX ON {target} ({sql_identifier(column)})")
             return Evolution(types, (), (), frozenset())
-        change = evolved(name, existing, types, empty)
+        change = evolved(name, existing, types, empty, joined, "PostgreSQL")
         for column in change.widened:
             if becomes_double(existing[column], change.kinds[column]) and (count := _rounded(cursor, target, [column])):
                 raise PublishError(
@@ -165,12 +167,13 @@ class PostgresPublisher(Publisher):
         return dict(cursor.fetchall())
 
     def _preview(self, publication: Publication, frame: pl.LazyFrame) -> Preview:
-        types = {name: column.kind for name, column in _columns(publication, frame).items()}
+        types = {name: column.kind for name, column in file_columns(publication, frame, copy_column).items()}
         with self._transaction() as cursor:
             existing = self._existing(cursor, publication.table)
         if not existing:
             return Preview(creates=True)
-        change = evolved(f"{self.schema}.{publication.table}", existing, types, EmptyColumns(frame))
+        table = f"{self.schema}.{publication.table}"
+        change = evolved(table, existing, types, EmptyColumns(frame), joined, "PostgreSQL")
         return Preview(False, change.added, change.widened)
 
     def _is_committed(self, table: str, load_id: str) -> bool:
@@ -249,15 +252,6 @@ class PostgresPublisher(Publisher):
         return f"{sql_identifier(self.schema)}.{sql_identifier(table)}"
 
 
-def _columns(publication: Publication, rows: pl.LazyFrame) -> dict[str, CopyColumn]:
-    """Return how each column is loaded; a column without a type and without values is left out until it has one."""
-    return {
-        name: copy_column(name, dtype, publication)
-        for name, dtype in rows.collect_schema().items()
-        if not is_untyped(dtype)
-    }
-
-
 @contextmanager
 def _views_aside(cursor: dbapi.Cursor, table: str) -> Iterator[None]:
     """Drop the views on a table while its types change, as PostgreSQL demands, and recreate them unchanged.
@@ -292,16 +286,6 @@ def _has_schema(cursor: dbapi.Cursor, name: str) -> bool:
     cursor.execute(f"SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = {sql_literal(name)})")
     [(exists,)] = cursor.fetchall()
     return bool(exists)
-
-
-def _sink(rows: pl.LazyFrame, columns: Mapping[str, CopyColumn], path: Path) -> dict[str, int]:
-    """Write rows as a Parquet file for COPY; returns the number of values by column that do not fit."""
-    counts = [
-        column.lost.sum().cast(pl.Int64).alias(name) for name, column in columns.items() if column.lost is not None
-    ]
-    lost = rows.select(counts).collect(engine="streaming").row(0, named=True) if counts else {}
-    rows.select(column.value.alias(name) for name, column in columns.items()).sink_parquet(path, engine="streaming")
-    return {name: count for name, count in lost.items() if count}
 
 
 def _stage(cursor: dbapi.Cursor, path: Path) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
+from heap_assets.sources.warehouse.file_columns import FileColumn, beyond_years
 from heap_assets.sources.warehouse.publish import Publication, PublishError
 from heap_assets.values import json_lost, json_text
 
@@ -21,31 +21,9 @@ _SCALARS: Mapping[type[pl.DataType], str] = {
 }  # fmt: skip
 _NUL = "\x00"
 _NUL_IN_JSON = r"((?:^|[^\\])(?:\\\\)*)(?:\\u0000)+"
-_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
-"""Days from 1970 to the years 1 and 9999."""
-_DAY = {"ms": 86_400 * 10**3, "us": 86_400 * 10**6}
 
 
-@dataclass(frozen=True)
-class CopyColumn:
-    """How a column is loaded into PostgreSQL by COPY.
-
-    Attributes
-    ----------
-    kind
-        Its type in PostgreSQL; the copied value is cast to it.
-    value
-        The expression that is copied.
-    lost
-        Number of values of a row that are dropped or truncated; None if every value of the type fits.
-    """
-
-    kind: str
-    value: pl.Expr
-    lost: pl.Expr | None = None
-
-
-def copy_column(name: str, dtype: pl.DataType, publication: Publication) -> CopyColumn:
+def copy_column(name: str, dtype: pl.DataType, publication: Publication) -> FileColumn:
     """Return how a column is loaded; PublishError if PostgreSQL has no type for it."""
     if name in publication.json_columns:
         return _json(pl.col(name), None)
@@ -55,7 +33,7 @@ def copy_column(name: str, dtype: pl.DataType, publication: Publication) -> Copy
     return column
 
 
-def _copy_column(value: pl.Expr, dtype: Any) -> CopyColumn | None:
+def _copy_column(value: pl.Expr, dtype: Any) -> FileColumn | None:
     if isinstance(dtype, pl.Array):
         return _copy_column(value.arr.to_list(), pl.List(dtype.inner))
     if isinstance(dtype, pl.List):
@@ -65,47 +43,46 @@ def _copy_column(value: pl.Expr, dtype: Any) -> CopyColumn | None:
         if isinstance(dtype.inner, pl.Struct | pl.List | pl.Array):
             return _json(json_text(value, dtype), json_lost(value, dtype))
         lost = None if inner.lost is None else value.list.eval(inner.lost.cast(pl.UInt32)).list.sum().fill_null(0)
-        return CopyColumn(f"{inner.kind}[]", value.list.eval(inner.value), lost)
+        return FileColumn(f"{inner.kind}[]", value.list.eval(inner.value), lost)
     if isinstance(dtype, pl.Struct):
         return _json(json_text(value, dtype), json_lost(value, dtype))
     if isinstance(dtype, pl.Datetime | pl.Date | pl.Time | pl.Duration):
         return _time(value, dtype)
     if isinstance(dtype, pl.Decimal):
-        return CopyColumn(f"numeric({dtype.precision or 38},{dtype.scale})", value.cast(pl.String))
+        return FileColumn(f"numeric({dtype.precision or 38},{dtype.scale})", value.cast(pl.String))
     kind = next((kind for polars_type, kind in _SCALARS.items() if isinstance(dtype, polars_type)), None)
     if kind is None:
         return None
     if kind == "text":
         text = value.cast(pl.String)
-        return CopyColumn(kind, text.str.replace_all(_NUL, "", literal=True), text.str.contains(_NUL, literal=True))
-    return CopyColumn(kind, value.cast(pl.String) if kind.startswith("numeric") else value)
+        return FileColumn(kind, text.str.replace_all(_NUL, "", literal=True), text.str.contains(_NUL, literal=True))
+    return FileColumn(kind, value.cast(pl.String) if kind.startswith("numeric") else value)
 
 
-def _time(value: pl.Expr, dtype: Any) -> CopyColumn:
+def _time(value: pl.Expr, dtype: Any) -> FileColumn:
     if isinstance(dtype, pl.Time):
         finer = value.cast(pl.Int64) % 1000 != 0
-        return CopyColumn("time", pl.when(~finer).then(value.dt.strftime("%H:%M:%S%.6f")), finer)
+        return FileColumn("time", pl.when(~finer).then(value.dt.strftime("%H:%M:%S%.6f")), finer)
     if isinstance(dtype, pl.Duration):
         if dtype.time_unit == "ns":
-            return CopyColumn("text", value.dt.to_string("iso"))
-        return CopyColumn("interval", pl.format("{} microseconds", value.dt.total_microseconds()))
+            return FileColumn("text", value.dt.to_string("iso"))
+        return FileColumn("interval", pl.format("{} microseconds", value.dt.total_microseconds()))
     if isinstance(dtype, pl.Date):
-        beyond = ~value.to_physical().is_between(_FIRST_DAY, _LAST_DAY)
-        return CopyColumn("date", pl.when(~beyond).then(value), beyond)
+        beyond = beyond_years(value, dtype)
+        return FileColumn("date", pl.when(~beyond).then(value), beyond)
     zone = " with time zone" if dtype.time_zone else " without time zone"
     if dtype.time_unit == "ns":
         utc = value.dt.convert_time_zone("UTC") if dtype.time_zone else value
-        return CopyColumn("text", utc.dt.strftime("%Y-%m-%d %H:%M:%S%.f" + ("+00" if dtype.time_zone else "")))
-    day = _DAY[dtype.time_unit]
-    beyond = ~value.to_physical().is_between(_FIRST_DAY * day, (_LAST_DAY + 1) * day - 1)
-    return CopyColumn(f"timestamp{zone}", pl.when(~beyond).then(value).dt.cast_time_unit("us"), beyond)
+        return FileColumn("text", utc.dt.strftime("%Y-%m-%d %H:%M:%S%.f" + ("+00" if dtype.time_zone else "")))
+    beyond = beyond_years(value, dtype)
+    return FileColumn(f"timestamp{zone}", pl.when(~beyond).then(value).dt.cast_time_unit("us"), beyond)
 
 
-def _json(text: pl.Expr, lost: pl.Expr | None) -> CopyColumn:
+def _json(text: pl.Expr, lost: pl.Expr | None) -> FileColumn:
     """Return JSON without NUL, which jsonb rejects; replaced twice because matches of the pattern may overlap."""
     without_nul = text.str.replace_all(_NUL_IN_JSON, "${1}").str.replace_all(_NUL_IN_JSON, "${1}")
     nul = (without_nul != text).cast(pl.UInt32)
-    return CopyColumn("jsonb", without_nul, nul if lost is None else nul.fill_null(0) + lost)
+    return FileColumn("jsonb", without_nul, nul if lost is None else nul.fill_null(0) + lost)
 
 
 def _instance(dtype: Any) -> pl.DataType:

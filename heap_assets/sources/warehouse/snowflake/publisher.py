@@ -24,7 +24,10 @@ from snowflake.connector.cursor import SnowflakeCursor
 from snowflake.connector.errors import Error
 
 from heap_assets.sources.warehouse.base import Permission, WarehouseError
-from heap_assets.sources.warehouse.empty_columns import EmptyColumns, is_untyped
+from heap_assets.sources.warehouse.empty_columns import EmptyColumns
+from heap_assets.sources.warehouse.evolution import Evolution, evolved
+from heap_assets.sources.warehouse.file_columns import file_columns, sink_columns
+from heap_assets.sources.warehouse.names import LONGEST_IN_SNOWFLAKE
 from heap_assets.sources.warehouse.publish import (
     Preview,
     Publication,
@@ -49,17 +52,19 @@ _BEYOND = "NOT BETWEEN -9007199254740992 AND 9007199254740992"
 
 
 @dataclass(frozen=True)
-class _Change:
-    """What a table needs before rows are loaded: column to its type afterwards, those added, those of another type."""
+class _Record:
+    """What the schema says of a load: its state, and the number and checksum of its rows over some columns."""
 
-    kinds: Mapping[str, str]
-    added: tuple[str, ...] = ()
-    widened: tuple[str, ...] = ()
-    empty: frozenset[str] = frozenset()
+    state: str | None
+    count: int | None
+    columns: Sequence[str]
+    checksum: str | None
 
 
 class SnowflakePublisher(Publisher):
     """Publishes into one schema of a database, which is made if it is missing; lists and structs become VARIANT."""
+
+    longest_name = LONGEST_IN_SNOWFLAKE
 
     def __init__(self, account: SnowflakeAccount, schema: str, store: Store) -> None:
         super().__init__(store, f"snowflake-{account.account}-{account.database}-{schema}".lower())
@@ -74,10 +79,10 @@ class SnowflakePublisher(Publisher):
     ) -> Published:
         started, load_id = time.monotonic(), uuid4().hex
         rows = with_day(frame, day)
-        columns = _columns(publication, rows)
+        columns = file_columns(publication, rows, loaded_column)
         with tempfile.TemporaryDirectory() as folder, self._session() as cursor:
             path = Path(folder) / "rows.parquet"
-            lost = _sink(rows, columns, path)
+            lost = sink_columns(rows, columns, path, str.upper)
             size = path.stat().st_size
             change = self._prepare(cursor, publication, columns, EmptyColumns(rows))
             cursor.execute(f"INSERT INTO {self._loads} (\"ID\", \"STATE\") SELECT '{load_id}', '{_BEGUN}'")
@@ -98,7 +103,7 @@ class SnowflakePublisher(Publisher):
     ) -> Iterator[str]:
         """Load a file into a table of its own, which goes afterwards; yields its quoted name."""
         staging, stage = self._quoted(_STAGING + load_id), self._quoted(_STAGE + load_id)
-        kinds = ", ".join(f"{_name(name)} {column.staged}" for name, column in columns.items())
+        kinds = ", ".join(f"{_name(name)} {column.staged_kind}" for name, column in columns.items())
         try:
             cursor.execute(f"CREATE TRANSIENT TABLE {staging} ({kinds})")
             cursor.execute(f"CREATE TEMPORARY STAGE {stage}")
@@ -118,7 +123,7 @@ class SnowflakePublisher(Publisher):
 
     def _exchange(
         self, cursor: SnowflakeCursor, table: str, day: date | None, load_id: str, staging: str,
-        columns: Mapping[str, LoadedColumn], change: _Change,
+        columns: Mapping[str, LoadedColumn], change: Evolution,
     ) -> int:  # fmt: skip
         """Put the staged rows in place of a day's, or of all; returns how many there are."""
         target, where = self._quoted(table), _where(day)
@@ -154,12 +159,13 @@ class SnowflakePublisher(Publisher):
         if not load_id.isalnum():
             return True
         with self._session() as cursor:
+            if not self._existing(cursor, _LOADS):
+                return True  # somebody dropped the schema: nothing says what became of the load
             with suppress(PublishError):
                 self._end(cursor, load_id, _WITHDRAWN)
             self._drop_staging(cursor, load_id)
-            cursor.execute(f'SELECT "STATE" FROM {self._loads} WHERE "ID" = \'{load_id}\'')
-            states = [row[0] for row in cursor.fetchall()]
-        return states != [_WITHDRAWN]
+            record = self._records(cursor, [load_id]).get(load_id)
+        return record is None or record.state != _WITHDRAWN
 
     def _await(self, table: str, load_id: str) -> None:
         """End a load that has not ended: it waits for the transaction of one that is about to commit."""
@@ -173,26 +179,37 @@ class SnowflakePublisher(Publisher):
         with self._session() as cursor:
             if not loads or not self._existing(cursor, table):
                 return set()
-            cursor.execute(f'SELECT "ID", "ROW_COUNT", "COLUMNS", "CHECKSUM" FROM {self._loads}')
-            records = {row[0]: row[1:] for row in cursor.fetchall()}
+            records = self._records(cursor, [load.load for _, load in loads])
             target, intact = self._quoted(table), set()
+            counts = _counts(cursor, target, by_day=loads[0][0] is not None)
             for day, load in loads:
-                count, names, checksum = records.get(load.load, (load.rows if not load.load else None, None, None))
-                if count is None:
+                record = records.get(load.load)
+                if record is None and load.load:
                     continue
-                if every_row and names is not None:
-                    same = _checksum(cursor, target, _where(day), json.loads(names)) == (count, checksum)
-                else:
-                    cursor.execute(f"SELECT COUNT(*) FROM {target}{_where(day)}")
-                    same = cursor.fetchall()[0][0] == count
+                same = counts.get(day, 0) == (load.rows if record is None else record.count)
+                if same and every_row and record is not None:
+                    same = _checksum(cursor, target, _where(day), record.columns) == (record.count, record.checksum)
                 if same:
                     intact.add(day)
         return intact
 
+    def _records(self, cursor: SnowflakeCursor, load_ids: Sequence[str]) -> dict[str, _Record]:
+        """Return what the schema says of loads; nothing of one that it does not have."""
+        if not self._existing(cursor, _LOADS):
+            return {}
+        ids = ", ".join(literal(load_id) for load_id in load_ids)
+        columns = '"ID", "STATE", "ROW_COUNT", "COLUMNS", "CHECKSUM"'
+        cursor.execute(f'SELECT {columns} FROM {self._loads} WHERE "ID" IN ({ids})')
+        rows: list[Any] = cursor.fetchall()
+        return {
+            load_id: _Record(state, count, json.loads(names or "[]"), checksum)
+            for load_id, state, count, names, checksum in rows
+        }
+
     def _prepare(
         self, cursor: SnowflakeCursor, publication: Publication, columns: Mapping[str, LoadedColumn],
         is_empty: Callable[[str], bool],
-    ) -> _Change:  # fmt: skip
+    ) -> Evolution:  # fmt: skip
         """Create schema and table, or add and widen columns; PublishError if a type would narrow."""
         name, target = f"{self.schema}.{publication.table}", self._quoted(publication.table)
         cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {sql_identifier(self.schema)}")
@@ -202,13 +219,8 @@ class SnowflakePublisher(Publisher):
         if not existing:
             if not kinds:
                 raise PublishError(f"{name}: no column has a value yet that tells its type: no table is made")
-            described = ", ".join(_described(publication, column, kind) for column, kind in kinds.items())
-            clusters = [DAY_COLUMN] if publication.by_day else []
-            clusters += [column for column in publication.cluster_by if column in kinds]
-            by = f" CLUSTER BY ({', '.join(map(_name, clusters))})" if clusters else ""
-            about = literal(publication.description)
-            cursor.execute(f"CREATE TABLE IF NOT EXISTS {target} ({described}){by} COMMENT = {about}")
-            return _Change(kinds)
+            cursor.execute(f"CREATE TABLE IF NOT EXISTS {target} {_definition(publication, kinds)}")
+            return Evolution(kinds, (), (), frozenset())
         change = _evolved(name, existing, kinds, is_empty)
         for column in change.added:
             cursor.execute(f"ALTER TABLE {target} ADD COLUMN {_described(publication, column, kinds[column])}")
@@ -217,7 +229,7 @@ class SnowflakePublisher(Publisher):
         return change
 
     def _widen(
-        self, cursor: SnowflakeCursor, publication: Publication, kinds: Mapping[str, str], change: _Change
+        self, cursor: SnowflakeCursor, publication: Publication, kinds: Mapping[str, str], change: Evolution
     ) -> None:
         """Make the table anew with other types, in one statement: readers see the old one or the new one."""
         target = self._quoted(publication.table)
@@ -228,13 +240,9 @@ class SnowflakePublisher(Publisher):
                 f"{self.schema}.{publication.table}: column {column!r} holds {count} integers beyond 2^53, which FLOAT "
                 "would round: rename the column, or drop the table to have it made anew"
             )
-        texts = {name.upper(): text for name, text in publication.descriptions.items()}
-        described = ", ".join(
-            f"{sql_identifier(name)} {kind}" + (f" COMMENT {literal(texts[name])}" if name in texts else "")
-            for name, kind in kinds.items()
-        )
         values = ", ".join(f"CAST({sql_identifier(name)} AS {kind})" for name, kind in kinds.items())
-        cursor.execute(f"CREATE OR REPLACE TABLE {target} ({described}) COPY GRANTS AS SELECT {values} FROM {target}")
+        definition = _definition(publication, kinds)
+        cursor.execute(f"CREATE OR REPLACE TABLE {target} {definition} COPY GRANTS AS SELECT {values} FROM {target}")
 
     def _existing(self, cursor: SnowflakeCursor, table: str) -> dict[str, str]:
         """Return the columns of a table, as Snowflake spells them, with their types; empty without a table."""
@@ -247,7 +255,7 @@ class SnowflakePublisher(Publisher):
         return {name: f"NUMBER(38,{scale or 0})" if kind == "NUMBER" else kind for name, kind, scale in rows}
 
     def _preview(self, publication: Publication, frame: pl.LazyFrame) -> Preview:
-        kinds = {name: column.kind for name, column in _columns(publication, frame).items()}
+        kinds = {name: column.kind for name, column in file_columns(publication, frame, loaded_column).items()}
         with self._session() as cursor:
             existing = self._existing(cursor, publication.table)
         if not existing:
@@ -268,7 +276,7 @@ class SnowflakePublisher(Publisher):
             )
             cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_name(into)}")
             cursor.execute(f"CREATE OR REPLACE VIEW {_name(into)}.{_name(table)} AS {query}")
-            identity = literal(f"view {into}.{table}")
+            identity = literal(_view_id(into, table))
             cursor.execute(f'DELETE FROM {self._loads} WHERE "ID" = {identity}')
             cursor.execute(f'INSERT INTO {self._loads} ("ID", "CHECKSUM") SELECT {identity}, {literal(origin)}')
 
@@ -278,11 +286,10 @@ class SnowflakePublisher(Publisher):
                 "SELECT COUNT(*) FROM information_schema.views "
                 f"WHERE table_schema = {literal(into.upper())} AND table_name = {literal(table.upper())}"
             )
-            if cursor.fetchall()[0][0] == 0 or not self._existing(cursor, _LOADS):
+            if cursor.fetchall()[0][0] == 0:
                 return ""
-            cursor.execute(f'SELECT "CHECKSUM" FROM {self._loads} WHERE "ID" = {literal(f"view {into}.{table}")}')
-            origins = [row[0] for row in cursor.fetchall()]
-        return str(origins[0]) if len(origins) == 1 else ""
+            record = self._records(cursor, [_view_id(into, table)]).get(_view_id(into, table))
+        return (record.checksum or "") if record else ""
 
     def preflight(self) -> list[Permission]:
         grant = f"GRANT USAGE, CREATE TABLE, CREATE STAGE, CREATE VIEW ON SCHEMA {self.schema}, or CREATE SCHEMA"
@@ -313,55 +320,35 @@ def _name(name: str) -> str:
     return sql_identifier(name.upper())
 
 
+def _view_id(into: str, table: str) -> str:
+    return f"view {into}.{table}"
+
+
 def _where(day: date | None) -> str:
     return "" if day is None else f" WHERE {_name(DAY_COLUMN)} = DATE '{day.isoformat()}'"
 
 
 def _described(publication: Publication, name: str, kind: str) -> str:
-    text = publication.descriptions.get(name)
+    text = next((text for column, text in publication.descriptions.items() if column.upper() == name.upper()), None)
     return f"{_name(name)} {kind}" + (f" COMMENT {literal(text)}" if text else "")
 
 
-def _columns(publication: Publication, rows: pl.LazyFrame) -> dict[str, LoadedColumn]:
-    """Return how each column is loaded; a column without a type and without values is left out until it has one."""
-    return {
-        name: loaded_column(name, dtype, publication)
-        for name, dtype in rows.collect_schema().items()
-        if not is_untyped(dtype)
-    }
+def _definition(publication: Publication, kinds: Mapping[str, str]) -> str:
+    """Write the columns of a table with their descriptions, and what it is clustered by."""
+    columns = ", ".join(_described(publication, name, kind) for name, kind in kinds.items())
+    existing = {name.upper() for name in kinds}
+    clusters = [DAY_COLUMN] if publication.by_day else []
+    clusters += [name for name in publication.cluster_by if name.upper() in existing]
+    by = f" CLUSTER BY ({', '.join(map(_name, clusters))})" if clusters else ""
+    return f"({columns}){by} COMMENT = {literal(publication.description)}"
 
 
 def _evolved(
     table: str, existing: Mapping[str, str], kinds: Mapping[str, str], is_empty: Callable[[str], bool]
-) -> _Change:
-    after: dict[str, str] = {}
-    empty = set()
-    for name, kind in kinds.items():
-        old = existing.get(name.upper())
-        wider = kind if old is None else joined(old, kind)
-        if old is not None and wider != old and is_empty(name):
-            wider = old
-            empty.add(name)
-        if wider is None:
-            raise PublishError(
-                f"{table}: column {name!r} is {old} in Snowflake and would become {kind}: a type can only be widened. "
-                "Rename the column, or drop the table to have it made anew"
-            )
-        after[name] = wider
-    added = tuple(name for name in after if name.upper() not in existing)
-    widened = tuple(name for name, kind in after.items() if existing.get(name.upper(), kind) != kind)
-    return _Change(after, added, widened, frozenset(empty))
-
-
-def _sink(rows: pl.LazyFrame, columns: Mapping[str, LoadedColumn], path: Path) -> dict[str, int]:
-    """Write rows as a Parquet file; returns the number of values by column that do not fit."""
-    counts = [
-        column.lost.sum().cast(pl.Int64).alias(name) for name, column in columns.items() if column.lost is not None
-    ]
-    lost = rows.select(counts).collect(engine="streaming").row(0, named=True) if counts else {}
-    values = [column.value.alias(name.upper()) for name, column in columns.items()]
-    rows.select(values).sink_parquet(path, engine="streaming", compression="zstd")
-    return {name: count for name, count in lost.items() if count}
+) -> Evolution:
+    """Compare a table, whose names are in capitals, with the rows to be loaded."""
+    own = {name: existing[name.upper()] for name in kinds if name.upper() in existing}
+    return evolved(table, own, kinds, is_empty, joined, "Snowflake")
 
 
 def _rounded(cursor: SnowflakeCursor, table: str, columns: Sequence[str]) -> dict[str, int]:
@@ -373,12 +360,20 @@ def _rounded(cursor: SnowflakeCursor, table: str, columns: Sequence[str]) -> dic
     return {name: count for name, count in zip(columns, counts, strict=True) if count}
 
 
-def _rounded_value(name: str, column: LoadedColumn, change: _Change) -> str:
+def _rounded_value(name: str, column: LoadedColumn, change: Evolution) -> str:
     """Write a staged value in the type of its column; an integer that a float would round is null."""
-    value = column.inserted(name.upper(), change.kinds[name])
+    value = column.inserted(_name(name), change.kinds[name])
     if becomes_float(column.kind, change.kinds[name]):
         return f"CASE WHEN {_name(name)} {_BEYOND} THEN NULL ELSE {value} END"
     return value
+
+
+def _counts(cursor: SnowflakeCursor, table: str, *, by_day: bool) -> dict[date | None, int]:
+    """Return the number of rows of each day, or of all under None."""
+    day = _name(DAY_COLUMN) if by_day else "NULL"
+    cursor.execute(f"SELECT {day}, COUNT(*) FROM {table}" + (" GROUP BY 1" if by_day else ""))
+    rows: list[Any] = cursor.fetchall()
+    return dict(rows)
 
 
 def _checksum(cursor: SnowflakeCursor, table: str, where: str, names: Sequence[str]) -> tuple[int, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
+from heap_assets.sources.warehouse.file_columns import FileColumn, beyond_years
 from heap_assets.sources.warehouse.publish import Publication, PublishError
 from heap_assets.values import json_lost, json_text, sql_identifier, sql_literal
 
@@ -51,91 +52,75 @@ _SCALARS: Mapping[type[pl.DataType], str] = {
     pl.Float32: _FLOAT, pl.Float64: _FLOAT, pl.Boolean: "BOOLEAN", pl.String: _TEXT, pl.Categorical: _TEXT,
     pl.Enum: _TEXT, pl.Binary: "BINARY", pl.Date: "DATE",
 }  # fmt: skip
-_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
-"""Days from 1970 to the years 1 and 9999."""
-_DAY = {"ms": 86_400 * 10**3, "us": 86_400 * 10**6}
 _LONGEST = 16 << 20
 """Bytes of a text."""
 
 
 @dataclass(frozen=True)
-class LoadedColumn:
-    """How a column is loaded.
+class LoadedColumn(FileColumn):
+    """How a column is loaded; `staged` is the type in which it is staged, its own unless given."""
 
-    Attributes
-    ----------
-    kind
-        Its type in Snowflake.
-    staged
-        The type in which it is staged, from which Snowflake makes the other one.
-    value
-        What is written to the file.
-    lost
-        Number of values of a row that are dropped or truncated; None if every value of the type fits.
-    """
+    staged: str = ""
 
-    kind: str
-    staged: str
-    value: pl.Expr
-    lost: pl.Expr | None = None
+    @property
+    def staged_kind(self) -> str:
+        return self.staged or self.kind
 
-    def inserted(self, name: str, target: str) -> str:
-        """Write the staged value as the type of the target's column, which may be wider."""
-        column = sql_identifier(name)
-        made = f"PARSE_JSON({column})" if self.kind == _VARIANT else column
+    def inserted(self, column: str, target: str) -> str:
+        """Write the staged value of a quoted column as the type that the table has for it, which may be wider."""
         if target == _TEXT and self.kind == _VARIANT:
             return column
-        return made if target == self.staged or target == _VARIANT else f"CAST({made} AS {target})"
+        value = f"PARSE_JSON({column})" if self.kind == _VARIANT else column
+        return value if target in (self.staged_kind, _VARIANT) else f"CAST({value} AS {target})"
 
 
 def loaded_column(name: str, dtype: pl.DataType, publication: Publication) -> LoadedColumn:
     """Return how a column is loaded; PublishError if Snowflake has no type for it."""
     value = pl.col(name)
     if name in publication.json_columns:
-        return LoadedColumn(_VARIANT, _TEXT, value)
+        return LoadedColumn(_VARIANT, value, staged=_TEXT)
     if isinstance(dtype, pl.List | pl.Array | pl.Struct):
-        return LoadedColumn(_VARIANT, _TEXT, json_text(value, dtype), json_lost(value, dtype))
+        return LoadedColumn(_VARIANT, json_text(value, dtype), json_lost(value, dtype), _TEXT)
     if isinstance(dtype, pl.Datetime | pl.Duration | pl.Time):
         return _time(value, dtype)
     if isinstance(dtype, pl.Decimal):
         precision, scale = dtype.precision or 38, dtype.scale
         kind = f"NUMBER(38,{scale})"
-        return LoadedColumn(kind, kind, value.cast(pl.Decimal(max(precision, scale), scale)))
+        return LoadedColumn(kind, value.cast(pl.Decimal(max(precision, scale), scale)))
     if dtype.is_integer():
         wide = isinstance(dtype, pl.UInt64 | pl.Int128 | pl.UInt128)
         if not wide:
-            return LoadedColumn(_INTEGER, _INTEGER, value.cast(pl.Int64))
+            return LoadedColumn(_INTEGER, value.cast(pl.Int64))
         integers = value.cast(pl.Decimal(38, 0), strict=False)
-        return LoadedColumn(_INTEGER, _INTEGER, integers, integers.is_null() & value.is_not_null())
+        return LoadedColumn(_INTEGER, integers, integers.is_null() & value.is_not_null())
     kind = next((kind for polars_type, kind in _SCALARS.items() if isinstance(dtype, polars_type)), "")
     if kind == _TEXT:
         text = value.cast(pl.String)
         beyond = text.str.len_bytes() > _LONGEST
-        return LoadedColumn(kind, kind, pl.when(~beyond).then(text), beyond)
+        return LoadedColumn(kind, pl.when(~beyond).then(text), beyond)
     if isinstance(dtype, pl.Date):
-        beyond = ~value.to_physical().is_between(_FIRST_DAY, _LAST_DAY)
-        return LoadedColumn(kind, kind, pl.when(~beyond).then(value), beyond)
+        beyond = beyond_years(value, dtype)
+        return LoadedColumn(kind, pl.when(~beyond).then(value), beyond)
     if not kind:
         raise PublishError(f"{publication.table}: column {name!r} is of type {dtype}, which Snowflake does not have")
-    return LoadedColumn(kind, kind, value.cast(pl.Float64) if kind == _FLOAT else value)
+    return LoadedColumn(kind, value.cast(pl.Float64) if kind == _FLOAT else value)
 
 
 def _time(value: pl.Expr, dtype: Any) -> LoadedColumn:
     if isinstance(dtype, pl.Time):
         finer = value.cast(pl.Int64) % 1000 != 0
         text = pl.when(~finer).then(value.dt.strftime("%H:%M:%S%.6f"))
-        return LoadedColumn("TIME", _TEXT, text, finer)
+        return LoadedColumn("TIME", text, finer, _TEXT)
     if isinstance(dtype, pl.Duration):
-        return LoadedColumn(_TEXT, _TEXT, value.dt.to_string("iso"))
+        return LoadedColumn(_TEXT, value.dt.to_string("iso"))
     if dtype.time_unit == "ns":
         utc = value.dt.convert_time_zone("UTC") if dtype.time_zone else value
-        return LoadedColumn(_TEXT, _TEXT, utc.dt.strftime("%Y-%m-%dT%H:%M:%S%.9f" + ("Z" if dtype.time_zone else "")))
-    day = _DAY[dtype.time_unit]
-    beyond = ~value.to_physical().is_between(_FIRST_DAY * day, (_LAST_DAY + 1) * day - 1)
+        return LoadedColumn(_TEXT, utc.dt.strftime("%Y-%m-%dT%H:%M:%S%.9f" + ("Z" if dtype.time_zone else "")))
+    beyond = beyond_years(value, dtype)
     micros = value.dt.cast_time_unit("us")
     utc = micros.dt.convert_time_zone("UTC") if dtype.time_zone else micros
     kind = "TIMESTAMP_TZ" if dtype.time_zone else "TIMESTAMP_NTZ"
-    return LoadedColumn(kind, kind, pl.when(~beyond).then(utc), beyond)
+    return LoadedColumn(kind, pl.when(~beyond).then(utc), beyond)
 
 
 def joined(old: str, new: str) -> str | None:
