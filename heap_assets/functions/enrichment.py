@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import polars as pl
 
-from heap_assets.functions.pool import DROPPED, REJECTED, RESULT, Pool, Results, batches_of
+from heap_assets.functions.pool import DROPPED, REJECTED, RESULT, Pool, batches_of
 from heap_assets.functions.rows import Outcome, Shape, converted, json_rows
 
 _SPLIT = "several rows were returned, expected one object with the columns"
@@ -30,28 +29,19 @@ def enriched(
     objects: list[dict[str, Any]] = []
     rejected: dict[int, tuple[str, str]] = {}
     all_results = list(pool.run(batches_of(json_rows(rows, as_text), pool.limits)))
-    for at, (kind, value, place) in enumerate(_each(all_results)):
+    for at, (kind, value, place) in enumerate(row for part in all_results for row in part.rows):
         objects.append(value if kind == RESULT and isinstance(value, dict) else {})
         if kind == REJECTED:
             rejected[at] = (str(value), place)
         elif kind not in (RESULT, DROPPED):
             rejected[at] = (_SPLIT, place)
-    columns = []
+    columns = {}
     for name, dtype in declared.items():
-        column, mistakes = converted(name, [one.get(name) for one in objects], dtype)
-        columns.append(column)
+        columns[name], mistakes = converted(name, [one.get(name) for one in objects], dtype)
         rejected |= {at: (f"column {name[:100]}: {mistake}", "") for at, mistake in mistakes.items()}
     for one in objects:
         outcome.undeclared.update(name[:100] for name in one.keys() - declared.keys() - set(rows.columns))
     outcome.rows += len(rows)
     Shape(rows.schema, declared, rows.columns[:1], hashed).note(rows, all_results, rejected, outcome)
-    made = pl.DataFrame(columns)
-    if rejected:
-        failed = pl.int_range(pl.len()).is_in(list(rejected))
-        made = made.with_columns(pl.when(~failed).then(name).alias(name) for name in declared)
-    return rows.with_columns(made)
-
-
-def _each(results: Iterable[Results]) -> Iterator[tuple[int, Any, str]]:
-    for part in results:
-        yield from islice(part.rows, None)
+    failed = pl.int_range(pl.len()).is_in(list(rejected))
+    return rows.with_columns(pl.DataFrame(columns).select(pl.when(~failed).then(name).alias(name) for name in declared))

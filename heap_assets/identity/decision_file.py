@@ -93,8 +93,7 @@ def decisions_of_table(rows: pl.DataFrame, table: str, rules: Rules) -> tuple[li
         if row["decision"]:
             name = f"decision {row['id']}" if row.get("id") else f"row {number}"
             where = f"identity.decisions_table, {table} {name}"
-            ends = tuple(end for name in ("identifier_a", "identifier_b") if (end := row.get(name, "")))
-            entries.append(_Entry(where, row["decision"], ends, {name: row.get(name, "") for name in _ABOUT}))
+            entries.append(_entry_of_row(where, row))
     try:
         return list(_parsed(entries, rules)), []
     except DecisionError:
@@ -218,7 +217,7 @@ def _parsed(entries: Sequence[_Entry], rules: Rules) -> tuple[Decision, ...]:
     for entry, raw in zip(entries, pairs, strict=True):
         own = []
         for pair in raw:
-            value, why = (pair[1], None) if pair[1].startswith(TOMBSTONE) else spelt[pair]
+            value, why = spelt[pair]
             if why in ("null", "empty") or (why is not None and entry.kind != "nobody"):
                 raise DecisionError(
                     f"{entry.where}: a value of type {pair[0]} is no identifier: {IN_WORDS.get(why, why)}; "
@@ -262,11 +261,16 @@ def _checked_pairs(entry: _Entry, rules: Rules) -> list[Pair]:
     return pairs
 
 
+def _stands_for_another(value: str) -> bool:
+    """Whether a value is a hash or a tombstone, which no rule spells."""
+    return is_hashed(value) or value.startswith(TOMBSTONE)
+
+
 def _spelt(pairs: set[Pair], rules: Rules) -> dict[Pair, tuple[str, str | None]]:
     """Return each value as the rules spell it, and why it is no identifier."""
-    spelt: dict[Pair, Any] = {pair: (pair[1], None) for pair in pairs if is_hashed(pair[1])}
+    spelt: dict[Pair, Any] = {pair: (pair[1], None) for pair in pairs if _stands_for_another(pair[1])}
     for rule in rules.identifiers:
-        raw = sorted(value for kind, value in pairs if kind == rule.type and not is_hashed(value))
+        raw = sorted(value for kind, value in pairs if kind == rule.type and not _stands_for_another(value))
         if not raw:
             continue
         frame = pl.Series("v", raw, pl.String).to_frame().select(value=normalised(pl.col("v"), rule.normaliser))
@@ -296,8 +300,12 @@ def _of_csv(text: str, path: Path) -> Iterator[_Entry]:
         if None in row:
             raise DecisionError(f"{where}: more fields than columns; put text with a comma into double quotes")
         texts = {name: (value or "").strip() for name, value in row.items() if name in COLUMNS}
-        ends = tuple(end for name in ("identifier_a", "identifier_b") if (end := texts.get(name, "")))
-        yield _Entry(where, texts["decision"], ends, {name: texts.get(name, "") for name in _ABOUT})
+        yield _entry_of_row(where, texts)
+
+
+def _entry_of_row(where: str, row: Mapping[str, str]) -> _Entry:
+    ends = tuple(end for name in _ENDS if (end := row.get(name, "")))
+    return _Entry(where, row["decision"], ends, {name: row.get(name, "") for name in _ABOUT})
 
 
 def _of_yaml(text: str, path: Path) -> Iterator[_Entry]:

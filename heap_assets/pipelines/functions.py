@@ -83,6 +83,10 @@ def function_version(project: Project, table: str) -> str | None:
     function = function_of(project, table)
     if function is None:
         return None
+    return _version(project, function)
+
+
+def _version(project: Project, function: FunctionSettings) -> str:
     return version_of({"code": code_of(project, function).version, "settings": function.model_dump(mode="json")})
 
 
@@ -97,17 +101,18 @@ def check_functions(project: Project) -> None:
     functions = project.settings.functions
     if functions.transform or functions.enrich:
         require_limits()
-    for name, enrich in functions.enrich.items():
-        if "default" not in code_of(project, enrich).exports:
-            raise SettingsError(f"functions.enrich.{name}: {enrich.file} has no `export default function`")
-    for pattern, function in functions.transform.items():
+    for pattern in functions.transform:
         if pattern in SNAPSHOT_TABLES:
             raise SettingsError(
                 f"functions.transform.{pattern}: functions change rows of event tables; {pattern} is a snapshot"
             )
-        code = code_of(project, function)
-        if "default" not in code.exports:
-            raise SettingsError(f"functions.transform.{pattern}: {function.file} has no `export default function`")
+    named: list[tuple[str, FunctionSettings]] = [
+        *((f"transform.{pattern}", function) for pattern, function in functions.transform.items()),
+        *((f"enrich.{name}", function) for name, function in functions.enrich.items()),
+    ]
+    for key, function in named:
+        if "default" not in code_of(project, function).exports:
+            raise SettingsError(f"functions.{key}: {function.file} has no `export default function`")
     for table in project.event_tables:
         function_of(project, table)
 
@@ -185,10 +190,7 @@ def with_enriched(project: Project, profiles: pl.LazyFrame, day: date) -> tuple[
 
 def enrichment_version(project: Project) -> list[str]:
     """Return the versions of the functions that make columns of profiles."""
-    return [
-        version_of({"code": code_of(project, function).version, "settings": function.model_dump(mode="json")})
-        for function in project.settings.functions.enrich.values()
-    ]
+    return [_version(project, function) for function in project.settings.functions.enrich.values()]
 
 
 def shape_of(
