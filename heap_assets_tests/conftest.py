@@ -4,6 +4,8 @@ Numba does not keep code with and without checks apart: that with checks has a f
 start inherit both.
 
 SQLite does not wait for the disk at each event: instances of tests live for seconds.
+
+Secrets that the tests of one module register are blanked in that module only: "secret" is a secret of some.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+
+from heap_assets import redaction
 
 pytest.register_assert_rewrite("heap_assets_tests.connectors.kit", "heap_assets_tests.connectors.suite")
 os.environ["NUMBA_BOUNDSCHECK"] = "1"
@@ -37,3 +41,12 @@ def hasty_sqlite() -> Iterator[None]:
     sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _do_not_wait_for_the_disk)
     yield
     sqlalchemy.event.remove(sqlalchemy.Engine, "connect", _do_not_wait_for_the_disk)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def secrets_of_one_module() -> Iterator[None]:
+    before = redaction._secrets
+    redaction._secrets = type(before)()
+    redaction._secrets.add(before._forms)
+    yield
+    redaction._secrets = before
