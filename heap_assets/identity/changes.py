@@ -120,10 +120,16 @@ KINDS: Final = ("merged", "split", "moved", "renamed", "created", "removed")
 _KEY: Final = ("identifier_type", "identifier")
 
 
-def changes(before: pl.LazyFrame | None, after: pl.LazyFrame, decisions: Sequence[Decision] = ()) -> pl.LazyFrame:
+def changes(
+    before: pl.LazyFrame | None,
+    after: pl.LazyFrame,
+    decisions: Sequence[Decision] = (),
+    former: Sequence[Decision] = (),
+) -> pl.LazyFrame:
     """Compare two graphs: one row per pair of profiles that share identifiers and are not simply unchanged.
 
     `before`, `after`: shape of identity/graph; no `before` is an empty one. `decisions`: those of the later day.
+    `former`: those that the earlier graph followed, and the later one does not: removed, ended or changed.
 
     Returns old_profile_id, new_profile_id, kind: String; identifiers: Int64 (how many the pair has in common, or how
     many the profile created or removed has). `renamed`: one old is one new, under another id. `merged`: all of the old
@@ -131,7 +137,8 @@ def changes(before: pl.LazyFrame | None, after: pl.LazyFrame, decisions: Sequenc
     merged or split under the id it had is listed too (old equals new). `created` has no old id, `removed` no new one:
     none of its identifiers was, or is, in a profile. `decision`: String, the id of the decision behind it (the smallest
     of several): a `same` whose identifiers were on several profiles and are on one, an `apart` of which it is the other
-    way round, a `nobody` whose value was on the profile. Rows are sorted by both ids.
+    way round, a `nobody` whose value was on the profile; of the former ones each the other way round. Rows are sorted
+    by both ids.
 
     Notes
     -----
@@ -175,7 +182,7 @@ def changes(before: pl.LazyFrame | None, after: pl.LazyFrame, decisions: Sequenc
     return (
         degrees.with_columns(kind=kind)
         .filter(pl.col("kind").is_not_null())
-        .join(_decided(before, after, decisions), on=["old", "new"], how="left", nulls_equal=True)
+        .join(_behind(before, after, decisions, former), on=["old", "new"], how="left", nulls_equal=True)
         .select(
             pl.col("old").alias("old_profile_id"),
             pl.col("new").alias("new_profile_id"),
@@ -186,6 +193,15 @@ def changes(before: pl.LazyFrame | None, after: pl.LazyFrame, decisions: Sequenc
         .sort("old_profile_id", "new_profile_id", nulls_last=True)
         .select(pl.col(name).cast(dtype) for name, dtype in CHANGES.items())
     )
+
+
+def _behind(
+    before: pl.LazyFrame, after: pl.LazyFrame, decisions: Sequence[Decision], former: Sequence[Decision]
+) -> pl.LazyFrame:
+    """Return old, new, decision: pairs of profiles that a decision, or the end of one, joined or parted."""
+    undone = _decided(after, before, former).select(pl.col("new").alias("old"), pl.col("old").alias("new"), "decision")
+    both = pl.concat([_decided(before, after, decisions), undone])
+    return both.group_by("old", "new").agg(pl.col("decision").min())
 
 
 def _decided(before: pl.LazyFrame, after: pl.LazyFrame, decisions: Sequence[Decision]) -> pl.LazyFrame:

@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 
 import polars as pl
 
-from heap_assets.identity.decision_values import is_hashed
+from heap_assets.identity.decision_values import stands_for_another
 from heap_assets.identity.decisions import (
     DECISION_KINDS,
     Decision,
@@ -38,8 +38,6 @@ _ABOUT: Final = ("author", "decided", "reason", "until", "id")
 _WHERE: Final = "identity.decisions"
 _EVERY_TYPE: Final = "*"
 _ENDS: Final = ("identifier_a", "identifier_b")
-TOMBSTONE: Final = "tombstone:"
-"""Begins what stands in place of a value that was erased: it identifies nobody, and its decision stays."""
 
 
 @dataclass(frozen=True)
@@ -261,16 +259,11 @@ def _checked_pairs(entry: _Entry, rules: Rules) -> list[Pair]:
     return pairs
 
 
-def _stands_for_another(value: str) -> bool:
-    """Whether a value is a hash or a tombstone, which no rule spells."""
-    return is_hashed(value) or value.startswith(TOMBSTONE)
-
-
 def _spelt(pairs: set[Pair], rules: Rules) -> dict[Pair, tuple[str, str | None]]:
     """Return each value as the rules spell it, and why it is no identifier."""
-    spelt: dict[Pair, Any] = {pair: (pair[1], None) for pair in pairs if _stands_for_another(pair[1])}
+    spelt: dict[Pair, Any] = {pair: (pair[1], None) for pair in pairs if stands_for_another(pair[1])}
     for rule in rules.identifiers:
-        raw = sorted(value for kind, value in pairs if kind == rule.type and not _stands_for_another(value))
+        raw = sorted(value for kind, value in pairs if kind == rule.type and not stands_for_another(value))
         if not raw:
             continue
         frame = pl.Series("v", raw, pl.String).to_frame().select(value=normalised(pl.col("v"), rule.normaliser))

@@ -15,9 +15,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 from heap_assets.errors import DamagedFileError
-from heap_assets.identity.decisions import Decision, Pair
+from heap_assets.identity.decisions import Decision, Pair, Unusable
 from heap_assets.storage import Store, state_keys
 
+TOMBSTONE: Final = "tombstone:"
+"""Begins what stands in place of a value that was erased: it identifies nobody, and its decision stays."""
 _KEY: Final = f"{state_keys.DECISIONS}/values.json"
 _HASH: Final = re.compile("hash:[0-9a-f]{32}")
 _KEY_BYTES: Final = 32
@@ -26,6 +28,11 @@ _KEY_BYTES: Final = 32
 def is_hashed(value: str) -> bool:
     """Return whether a file's value stands for another one."""
     return _HASH.fullmatch(value) is not None
+
+
+def stands_for_another(value: str) -> bool:
+    """Return whether a value is a hash or a tombstone, which no rule spells."""
+    return is_hashed(value) or value.startswith(TOMBSTONE)
 
 
 def hashed_pairs(store: Store, pairs: Sequence[Pair]) -> list[Pair]:
@@ -68,28 +75,31 @@ def forget_values(store: Store, pairs: Iterable[Pair]) -> int:
     return count[0]
 
 
-def with_values(store: Store, decisions: Iterable[Decision]) -> tuple[list[Decision], list[Decision]]:
+def with_values(store: Store, decisions: Iterable[Decision]) -> tuple[list[Decision], list[Unusable]]:
     """Return decisions with the values that their hashes stand for, and those that lack too many values to hold.
 
-    A hash that this lake knows no value of stands for nobody: a `same` or `apart` of one identifier is none.
+    A tombstone, and a hash that this lake knows no value of, stand for nobody: a `same` or `apart` of one identifier is
+    none.
     """
     values: dict[str, str] | None = None
     held, lacking = [], []
     for decision in decisions:
-        if not any(is_hashed(value) for _, value in decision.identifiers):
+        if not any(stands_for_another(value) for _, value in decision.identifiers):
             held.append(decision)
             continue
         if values is None:
             values = _values(store)
-        pairs = {
+        read = {
             (kind, values.get(f"{kind}:{value}", "") if is_hashed(value) else value)
             for kind, value in decision.identifiers
         }
-        usable = tuple(sorted(pair for pair in pairs if pair[1]))
-        if len(usable) < (2 if decision.joins_or_parts else 1):
-            lacking.append(decision)
-        else:
+        usable = tuple(sorted(pair for pair in read if pair[1] and not pair[1].startswith(TOMBSTONE)))
+        if len(usable) >= (2 if decision.joins_or_parts else 1):
             held.append(replace(decision, identifiers=usable))
+            continue
+        is_erased = any(value.startswith(TOMBSTONE) for _, value in decision.identifiers)
+        problem = "its people were erased" if is_erased else "this lake knows no value of its hashes"
+        lacking.append(Unusable(decision.id, decision.kind, problem))
     return held, lacking
 
 

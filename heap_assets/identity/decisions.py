@@ -138,8 +138,14 @@ def check_decisions(decisions: Sequence[Decision]) -> None:
                     [decision.id, excluded[pair].id],
                 )
         if decision.kind == "same":
-            group = {*decision.identifiers}.union(*(joined.get(pair, ()) for pair in decision.identifiers))
-            joined.update(dict.fromkeys(group, group))
+            groups = {id(group): group for pair in decision.identifiers if (group := joined.get(pair)) is not None}
+            largest = max(groups.values(), key=len, default=set())
+            for group in groups.values():
+                if group is not largest:
+                    largest |= group
+                    joined.update(dict.fromkeys(group, largest))
+            largest.update(decision.identifiers)
+            joined.update(dict.fromkeys(decision.identifiers, largest))
     for name, a, b in apart_pairs(decisions):
         if b in joined.get(a, ()):
             chain = sorted(d.id for d in decisions if d.kind == "same" and joined[a] & {*d.identifiers})

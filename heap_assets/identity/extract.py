@@ -11,7 +11,7 @@ import polars as pl
 
 from heap_assets.identity.normalise import as_text, composite, normalised, reason
 from heap_assets.identity.rules import HEAP_IDENTITY, HEAP_USER_ID, ColumnMapping, Rules, RulesError, SourceTable
-from heap_assets.identity.schemas import ENDS, LINKS, REFUSED, aggregated
+from heap_assets.identity.schemas import ENDS, EXCLUDED, LINKS, REFUSED, aggregated
 from heap_assets.values import PRIVATE, TIME, in_zone, read_times
 
 
@@ -96,10 +96,13 @@ class Extraction:
         Schema of links: one row per link, source is the table. Sightings have a null second end.
     refused
         column, identifier_type, reason: String; rows: Int64. Counts of values that are no identifiers, without values.
+    excluded
+        identifier_type, identifier: String. The values that are nobody's by decision, each once.
     """
 
     links: pl.LazyFrame
     refused: pl.LazyFrame
+    excluded: pl.LazyFrame
 
 
 def extract(
@@ -127,7 +130,7 @@ def extract(
     schema = rows.collect_schema()
     columns = [MappedColumn.of(mapping, number, table, rules, schema) for number, mapping in enumerate(table.mappings)]
     if not columns:
-        return Extraction(pl.LazyFrame(schema=LINKS), pl.LazyFrame(schema=REFUSED))
+        return Extraction(pl.LazyFrame(schema=LINKS), pl.LazyFrame(schema=REFUSED), pl.LazyFrame(schema=EXCLUDED))
     moment, unreadable = _record_time(table, schema, day)
     records = (
         rows.select(*(column.raw for column in columns), moment.alias("first_seen"), unreadable.alias("unreadable"))
@@ -144,7 +147,7 @@ def extract(
     if own_identify is not None:
         links = _without_own(links, own_identify, rules)
     links = aggregated(links).select(pl.col(name).cast(dtype) for name, dtype in LINKS.items())
-    return Extraction(links, _refused(records, columns, table))
+    return Extraction(links, _refused(records, columns, table), _excluded(rows, columns, rules))
 
 
 def own_identify_links(sent: pl.LazyFrame, users: pl.LazyFrame) -> pl.LazyFrame:
@@ -356,6 +359,20 @@ def _refused(records: pl.LazyFrame, columns: list[MappedColumn], table: SourceTa
                 same = same.select(pl.lit("self_link").alias("reason"), "count")
                 parts.append(_counted(same, f"{first.label}+{second.label}", first.type))
     return pl.concat(parts).sort("column", "identifier_type", "reason")
+
+
+def _excluded(rows: pl.LazyFrame, columns: list[MappedColumn], rules: Rules) -> pl.LazyFrame:
+    """Return the values of some rows that are nobody's by decision."""
+    parts = [pl.LazyFrame(schema=EXCLUDED)]
+    for column in columns:
+        values = [value for kind, value in rules.excluded if kind == column.type]
+        if values:
+            value = pl.col(column.name).list.eval(column.value) if column.many else column.value
+            read = rows.select(column.raw).select(value.alias("identifier"))
+            read = read.explode("identifier") if column.many else read
+            met = read.filter(pl.col("identifier").is_in(values)).unique()
+            parts.append(met.select(pl.lit(column.type).alias("identifier_type"), "identifier"))
+    return pl.concat(parts).unique()
 
 
 def _counted(whys: pl.LazyFrame, column: str, identifier_type: str | None) -> pl.LazyFrame:

@@ -98,12 +98,7 @@ def review(
     entries = pl.concat(
         [_claimed(tables), _refused(tables), *_of_profiles(tables, rules, key_types), *moving, _shared(tables)]
     ).collect()
-    settled = [{f"{kind}:{value}" for kind, value in one.identifiers} for one in rules.decisions]
-    confirmed = (covered for covered, one in zip(settled, rules.decisions, strict=True) if one.kind == "confirmed")
-    settled += [set().union(*confirmed)] if settled else []
-    if settled:
-        open_entries = [not any({*names} <= covered for covered in settled) for names in entries["identifiers"]]
-        entries = entries.filter(pl.Series(open_entries, dtype=pl.Boolean))
+    entries = _open(entries, rules)
     entries = entries.with_row_index("entry")
     counted = (
         entries.lazy().join(_rows(entries, tables), on="entry", how="left").with_columns(pl.col("rows").fill_null(0))
@@ -133,6 +128,26 @@ def review(
         .select(pl.col(name).cast(dtype) for name, dtype in REVIEW.items())
         .collect()
     )
+
+
+def _open(entries: pl.DataFrame, rules: Rules) -> pl.DataFrame:
+    """Return the entries whose identifiers are not all of one decision, or of `confirmed` ones together."""
+    by_name: dict[str, set[int]] = {}
+    confirmed = -1
+    for number, decision in enumerate(rules.decisions):
+        for kind, value in decision.identifiers:
+            covering = by_name.setdefault(f"{kind}:{value}", set())
+            covering.add(number)
+            if decision.kind == "confirmed":
+                covering.add(confirmed)
+    if not by_name:
+        return entries
+    nothing: set[int] = set()
+    is_open = [
+        not set.intersection(*(by_name.get(name, nothing) for name in names)) if names else False
+        for names in entries["identifiers"].to_list()
+    ]
+    return entries.filter(pl.Series(is_open, dtype=pl.Boolean))
 
 
 def _name(kind: str, value: str) -> pl.Expr:

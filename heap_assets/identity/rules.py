@@ -50,6 +50,8 @@ MAX_TYPES: Final = 64
 
 _NORMALISATION: Final = 2
 """Version of the normalisers: links stored by another version are extracted again."""
+_EXCLUSION: Final = "values kept"
+"""What is kept of the values that are nobody's by decision."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +264,7 @@ class Rules:
                     for rule, sharing in zip(self.identifiers, self.sharing, strict=True)
                 ],
                 "suppressed": sorted(map(list, self.suppressed)),
-                **({"excluded": sorted(map(list, self.excluded))} if self.excluded else {}),
+                **({"excluded": [_EXCLUSION, *sorted(map(list, self.excluded))]} if self.excluded else {}),
                 "normalisation": _NORMALISATION,
             }
         )  # fmt: skip

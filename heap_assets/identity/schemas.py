@@ -49,6 +49,8 @@ CHANGES: Final = pl.Schema(
 
 REFUSED: Final = pl.Schema({"column": pl.String, "identifier_type": pl.String, "reason": pl.String, "rows": pl.Int64})
 
+EXCLUDED: Final = pl.Schema({"identifier_type": pl.String, "identifier": pl.String})
+
 _DEFAULTS: Final[Mapping[str, pl.Expr]] = {
     "source": pl.lit("", pl.String),
     "first_seen": pl.lit(None, TIME),

@@ -15,11 +15,13 @@ from heap_assets.identity.engine import EngineChoice, engine_named
 from heap_assets.identity.engine.base import CurrentSnapshot, ExtractedLinks, LinksOfDay, Resolution
 from heap_assets.identity.extract import Extraction, extract
 from heap_assets.identity.rules import LinksError, Rules, SourceTable
-from heap_assets.identity.schemas import ENDS, LINKS, REFUSED, aggregated, as_links
+from heap_assets.identity.schemas import ENDS, EXCLUDED, LINKS, REFUSED, aggregated, as_links
 from heap_assets.storage import Store, state_keys
 
 _EXTRACTED: Final = f"{state_keys.IDENTITY}/extracted"
 _SNAPSHOT_LINKS: Final = f"{state_keys.IDENTITY}/standing"
+_EXCLUDED: Final = "-excluded.parquet"
+"""Only of inputs that have a value of nobody."""
 _KEY: Final = [*ENDS, "source"]
 _ALWAYS: Final = date(1970, 1, 1)
 """Decisions hold for all days alike."""
@@ -58,6 +60,8 @@ class Advanced:
         All links as of the day, one row per link and source: the input of the graph.
     refused
         source, day of the input, and the counts of :class:`Extraction`, for the inputs of `links`.
+    idle
+        Ids of the `nobody` decisions of the day none of whose values any input has.
     notes
         How it was computed: mode (`full`, `incremental`, `unchanged`), why, and counts of inputs.
     """
@@ -66,6 +70,7 @@ class Advanced:
     all_links: pl.LazyFrame
     refused: pl.LazyFrame
     resolution: Resolution
+    idle: tuple[str, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -109,6 +114,7 @@ class Timeline:
             all_links=_combined([part.links for part in events.values()] + current),
             refused=self._refused(day, files, snapshots),
             resolution=resolution,
+            idle=self._idle(by_key, files, snapshots),
             notes={**notes, "inputs": len(by_key)},
         )
 
@@ -152,8 +158,32 @@ class Timeline:
         if not (self.store.is_whole(links) and self.store.is_whole(refused)):
             extraction = self._extraction(part)
             self.store.sink(refused, extraction.refused)
+            if self.rules.excluded and "nobody" in self.store.scan(refused).collect()["reason"]:
+                self.store.sink(f"{file}{_EXCLUDED}", extraction.excluded)
             self.store.sink(links, extraction.links)
         return file
+
+    def _idle(
+        self,
+        by_key: Mapping[tuple[str, date], DayInput],
+        files: Mapping[tuple[str, date], str],
+        snapshots: Mapping[str, CurrentSnapshot],
+    ) -> tuple[str, ...]:
+        """Return the ids of `nobody` decisions that no input is about; reads until each has one, the newest first."""
+        idle = {one.id: {*one.identifiers} for one in self.rules.decisions if one.kind == "nobody"}
+        if not idle:
+            return ()
+        stored = {part.key for part in self.store.list(_EXTRACTED) if part.key.endswith(_EXCLUDED)}
+        current = (
+            key for key, part in by_key.items() if part.table.kind == "event" or key[1] == snapshots[key[0]].day
+        )
+        for key in sorted(current, key=lambda one: (one[1], one[0]), reverse=True):
+            if not idle:
+                break
+            if (file := f"{files[key]}{_EXCLUDED}") in stored:
+                met = {*self.store.scan(file).collect().iter_rows()}
+                idle = {name: pairs for name, pairs in idle.items() if not pairs & met}
+        return tuple(sorted(idle))
 
     def _snapshots(
         self, by_key: Mapping[tuple[str, date], DayInput], files: Mapping[tuple[str, date], str]

@@ -13,6 +13,7 @@ from heap_assets.errors import MissingInputError
 from heap_assets.identity import AuditedTable, audit, audit_figures, changes
 from heap_assets.pipelines.behaviour import Window, window, with_behaviour_and_audiences
 from heap_assets.pipelines.consent import consent_version, with_consent_of_day
+from heap_assets.pipelines.decision_history import former_decisions, remember_decisions
 from heap_assets.pipelines.functions import enrichment_version
 from heap_assets.pipelines.readiness import IdentityInputs, graph_inputs, identity_inputs
 from heap_assets.pipelines.table import VALUES_LOST, VALUES_LOST_IN, BuiltTable
@@ -28,6 +29,7 @@ from heap_assets.profiles import (
     membership,
 )
 from heap_assets.project import Project
+from heap_assets.quality import IDLE_DECISIONS
 from heap_assets.storage import Inputs, Lake
 from heap_assets.tables import (
     AUDIENCES,
@@ -62,16 +64,19 @@ def resolved_tables(project: Project, day_inputs: IdentityInputs) -> dict[str, B
     advanced = project.timeline.advance(day, day_inputs.inputs)
     resolution = advanced.resolution
     inputs = graph_inputs(project, day_inputs)
-    previous_graph, previous_version = _previous_graph(project, day)
+    previous_graph, previous_day, previous_version = _previous_graph(project, day)
+    decisions = project.rules_of_days.on(day).decisions
+    former = [] if previous_day is None else former_decisions(project, previous_day, decisions, resolution.graph)
+    remember_decisions(project, day, decisions)
     notes = {**advanced.notes, "carried_forward": ", ".join(day_inputs.carried) or "nothing"}
     refused = advanced.refused.drop("day").collect().to_dicts()
     return {
         LINKS: BuiltTable(advanced.links, inputs, {**notes, REFUSED: refused}),
-        GRAPH: BuiltTable(resolution.graph, inputs, notes, resolution.write_graph),
+        GRAPH: BuiltTable(resolution.graph, inputs, {**notes, IDLE_DECISIONS: list(advanced.idle)}, resolution.write_graph),
         CONFLICTS: BuiltTable(resolution.conflicts, inputs, notes),
         SHARED: BuiltTable(resolution.shared, inputs, notes),
         CHANGES: BuiltTable(
-            changes(previous_graph, resolution.graph, project.rules_of_days.on(day).decisions),
+            changes(previous_graph, resolution.graph, decisions, former),
             Inputs({**inputs.versions, **previous_version}),
             notes,
         ),
@@ -105,12 +110,12 @@ def figures(project: Project, path: str, day: date) -> dict[str, int]:
     return {f"{prefix}{value or 'decision'}": int(count) for value, count in counts_by_value.iter_rows()}
 
 
-def _previous_graph(project: Project, day: date) -> tuple[pl.LazyFrame | None, Mapping[str, Any]]:
+def _previous_graph(project: Project, day: date) -> tuple[pl.LazyFrame | None, date | None, Mapping[str, Any]]:
     earlier = project.lake.newest_partition(GRAPH, day - timedelta(days=1))
     if earlier is None:
-        return None, {}
+        return None, None, {}
     version = project.lake.versions(GRAPH)[str(earlier)]
-    return project.lake.scan(GRAPH, str(earlier)), {f"{GRAPH}@{earlier}": version}
+    return project.lake.scan(GRAPH, str(earlier)), earlier, {f"{GRAPH}@{earlier}": version}
 
 
 def profiles_of_day(project: Project, day: date) -> BuiltTable:

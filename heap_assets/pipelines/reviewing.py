@@ -14,7 +14,7 @@ from heap_assets.identity import IdentityTables, append_decision, hashed_pairs, 
 from heap_assets.pipelines.readiness import identity_inputs, identity_tables, tables_with
 from heap_assets.pipelines.table import BuiltTable
 from heap_assets.project import Project
-from heap_assets.quality import decisions_hold
+from heap_assets.quality import IDLE_DECISIONS, decisions_hold
 from heap_assets.storage import Inputs
 from heap_assets.tables import CHANGES, CONFLICTS, GRAPH, PROFILES, SHARED
 
@@ -97,8 +97,10 @@ def doubtful_decisions(project: Project) -> list[str]:
     days = project.lake.partitions(GRAPH)
     rows: Iterable[tuple[str, ...]] = [(one.id, one.kind, one.problem) for one in unusable]
     if days and project.rules_of_days.decisions:
-        graph = project.lake.scan(GRAPH, days[-1])
-        result = decisions_hold(graph, project.rules_of_days.decisions, date.fromisoformat(days[-1]), unusable)
+        partition = project.lake.find(GRAPH, days[-1])
+        idle = partition.notes.get(IDLE_DECISIONS, ()) if partition else ()
+        graph, day = project.lake.scan(GRAPH, days[-1]), date.fromisoformat(days[-1])
+        result = decisions_hold(graph, project.rules_of_days.decisions, day, unusable, idle)
         rows = [] if result.offenders is None else result.offenders.iter_rows()
     return [f"decision {name or 'without id'}: {kind}: {problem}" for name, kind, problem in rows]
 

@@ -219,16 +219,16 @@ class Project:
     @cached_property
     def _decisions(self) -> tuple[tuple[Decision, ...], tuple[Unusable, ...]]:
         rules, file = self.rules_of_settings, self.settings.identity.decisions
-        settled, lacking = with_values(self.lake.store, read_decisions(Path(file), rules) if file else ())
-        unusable = [Unusable(one.id, one.kind, "this lake knows no value of its hashes") for one in lacking]
+        settled, unusable = with_values(self.lake.store, read_decisions(Path(file), rules) if file else ())
         table = self.settings.identity.decisions_table
         newest = self.lake.partitions(warehouse_asset(table))[-1:] if table else []
         if not table or not newest:
             return tuple(settled), tuple(unusable)
         rows = self.lake.scan(warehouse_asset(table), newest[0]).collect()
-        added, refused = decisions_of_table(rows, table, rules)
+        written, refused = decisions_of_table(rows, table, rules)
+        added, lacking = with_values(self.lake.store, written)
         decisions, contradicting = without_contradictions(settled, added, clock.today())
-        return decisions, (*unusable, *refused, *contradicting)
+        return decisions, (*unusable, *lacking, *refused, *contradicting)
 
     @cached_property
     def audiences(self) -> list[Audience]:

@@ -1,7 +1,7 @@
 """Data quality: checks as data, the rules of each subject, stored results and the thresholds."""
 
 from heap_assets.quality.audiences import checks_for_audiences
-from heap_assets.quality.decisions import checks_for_decisions, decisions_hold
+from heap_assets.quality.decisions import IDLE_DECISIONS, checks_for_decisions, decisions_hold
 from heap_assets.quality.dumps import (
     CATALOGUE,
     QUOTA,
@@ -49,6 +49,7 @@ __all__ = [
     "API_VERSION_LIVES",
     "CATALOGUE",
     "DELIVERED",
+    "IDLE_DECISIONS",
     "NOTHING_LOST",
     "QUOTA",
     "SIZE_EDGES",

@@ -16,19 +16,27 @@ from heap_assets.tables import GRAPH
 
 _KEY: Final = ("identifier_type", "identifier")
 _LEAST: Final = {"same": 2, "apart": 2, "confirmed": 1}
-"""How many of a decision's identifiers the data must name; the values of `nobody` are in no graph."""
+"""How many of a decision's identifiers the graph must have; the values of `nobody` are in no graph."""
+IDLE_DECISIONS: Final = "idle_decisions"
+"""Note of `identity/graph`: ids of the `nobody` decisions no value of which any table has."""
+_IDLE: Final = "touches nothing"
 
 
 def decisions_hold(
-    graph: pl.LazyFrame, decisions: Sequence[Decision], day: date, unusable: Sequence[Unusable] = ()
+    graph: pl.LazyFrame,
+    decisions: Sequence[Decision],
+    day: date,
+    unusable: Sequence[Unusable] = (),
+    idle: Sequence[str] = (),
 ) -> CheckResult:
     """Check that every decision of a day is followed by its graph, and is about identifiers that the data names.
 
     `graph`: identity/graph; an identifier without dates is named by nothing but a decision. `unusable`: decisions that
-    cannot be followed, and why.
+    cannot be followed, and why. `idle`: its note :data:`IDLE_DECISIONS`.
 
     A `same` is broken if its identifiers are on several profiles: an `apart`, or the removal of links, is between them.
     """
+    excluding = [decision for decision in decisions if decision.holds_on(day) and decision.kind == "nobody"]
     held = [decision for decision in decisions if decision.holds_on(day) and decision.kind in _LEAST]
     rows = [(at, *pair) for at, decision in enumerate(held) for pair in decision.identifiers]
     named = pl.LazyFrame(rows, schema={"at": pl.Int64, **dict.fromkeys(_KEY, pl.String)}, orient="row")
@@ -49,14 +57,15 @@ def decisions_hold(
         decision = held[at]
         is_broken = (decision.kind == "same" and profiles > 1) or (decision.kind == "apart" and profiles < owned)
         if is_broken or in_data_count < _LEAST[decision.kind]:
-            failed.append((decision.id, decision.kind, "broken" if is_broken else "touches nothing"))
+            failed.append((decision.id, decision.kind, "broken" if is_broken else _IDLE))
+    failed += [(one.id, one.kind, _IDLE) for one in excluding if one.id in set(idle)]
     schema = {"decision": pl.String, "kind": pl.String, "problem": pl.String}
     offenders = pl.DataFrame(failed, schema=schema, orient="row")
     broken = offenders.filter(pl.col("problem") == "broken").height
     return CheckResult(
         passed=offenders.is_empty(),
         numbers={
-            "decisions": len(held),
+            "decisions": len(held) + len(excluding),
             "broken": broken,
             "touch_nothing": offenders.height - broken - len(unusable),
             "unusable": len(unusable),
@@ -74,7 +83,8 @@ def checks_for_decisions(decisions: Callable[[Lake], tuple[Sequence[Decision], S
 
     def judged(subject: CheckContext) -> CheckResult:
         usable, unusable = decisions(subject.lake)
-        return decisions_hold(subject.rows(), usable, subject.day, unusable)
+        idle = subject.notes().get(IDLE_DECISIONS, ())
+        return decisions_hold(subject.rows(), usable, subject.day, unusable, idle)
 
     return [
         Check(

@@ -13,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from heap_assets.identity import Advanced, Decision, DecisionError, Rules, Timeline, changes, read_decisions, resolve
+from heap_assets.identity import (
+    Advanced,
+    Decision,
+    DecisionError,
+    Rules,
+    Timeline,
+    changes,
+    read_decisions,
+    resolve,
+    with_values,
+)
 from heap_assets.identity.decisions import Pair, check_decisions
 from heap_assets.identity.engine import ENGINES, EngineName
 from heap_assets.identity.engine.native import engine as native
@@ -271,6 +281,8 @@ class TestWhatFollows:
         assert {*table.filter(pl.col("decision") == decision.id)["kind"]} == expected
         assert changes(before, after).collect()["decision"].null_count() == table.height
         assert changes(after, after, [decision]).collect().is_empty()
+        ended = changes(after, before, (), [decision]).filter(pl.col("decision") == decision.id).collect()
+        assert {*ended["kind"]} == {"same": {"split"}, "apart": {"merged"}, "nobody": {"merged"}}[decision.kind]
 
     def test_the_check(self, tmp_path: Path) -> None:
         idle = Decision("same", (("email", "left@x.io"), ("email", "long@x.io")), id="4")
@@ -280,6 +292,25 @@ class TestWhatFollows:
         result = decisions_hold(graph, settled, day(1))
         assert result.offenders is not None
         assert result.offenders.rows() == [("4", "same", "touches nothing")]
-        assert result.numbers == {"decisions": 3, "broken": 0, "touch_nothing": 1, "unusable": 0}
+        assert result.numbers == {"decisions": 4, "broken": 0, "touch_nothing": 1, "unusable": 0}
         broken = decisions_hold(self.graph(tmp_path), [self.SAME, self.APART], day(1))
         assert broken.numbers["broken"] == 2
+
+    def test_a_nobody_that_no_table_has_is_idle(self, tmp_path: Path) -> None:
+        idle = Decision("nobody", (("email", "left@x.io"),), id="6")
+        rules = replace(RULES, decisions=(self.EXCLUDED, idle))
+        history = company(30, 2)
+        for number in (1, 2):  # whatever day has the value
+            assert Timeline(Store(str(tmp_path)), rules).advance(day(number), known_on(history, number)).idle == ("6",)
+        result = decisions_hold(self.graph(tmp_path), [self.EXCLUDED, idle], day(1), idle=["6", "of a row removed since"])
+        assert result.offenders is not None
+        assert result.offenders.rows() == [("6", "nobody", "touches nothing")]
+
+
+def test_a_tombstone_stands_for_nobody(tmp_path: Path) -> None:
+    store, stone = Store(str(tmp_path)), ("email", "tombstone:0123456789abcdef")
+    ann, bob = ("email", "ann@x.io"), ("email", "bob@x.io")
+    of_two, of_three = Decision("same", (ann, stone), id="1"), Decision("same", (ann, bob, stone), id="2")
+    held, lacking = with_values(store, [of_two, of_three, Decision("nobody", (stone,), id="3")])
+    assert [(one.id, one.identifiers) for one in held] == [("2", (ann, bob))]
+    assert [(one.id, one.problem) for one in lacking] == [(name, "its people were erased") for name in ("1", "3")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import polars as pl
 import pytest
 from click.testing import CliRunner
@@ -10,10 +12,11 @@ from heap_assets.cli.review import review
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import SettingsError
 from heap_assets.pipelines import delivery
+from heap_assets.pipelines.people import identity_of_day
 from heap_assets.pipelines.reviewing import decide, doubtful_decisions
 from heap_assets.storage import state_keys
 from heap_assets_tests.pipelines.delivery_fixtures import Worlds
-from heap_assets_tests.pipelines.delivery_world import DAY, World, contacts, moves, properties
+from heap_assets_tests.pipelines.delivery_world import BEFORE, DAY, World, contacts, moves, properties
 
 USERS = "heap_user_properties: {properties: {Plan: plan}}"
 APART = ["crm_id:c-ann", "heap_identity:bob@x.example"]
@@ -58,6 +61,43 @@ def test_what_a_wrong_merge_had_sent_is_withdrawn_and_comes_back_when_undone(
     assert world.lake.scan("identity/graph", str(DAY)).collect().equals(before)
     assert delivery.send(world.project, "heap_user_properties", DAY, "r3").report.sent == 1
     assert properties(heap)[BOB] == {"Plan": "pro"}
+
+
+@pytest.mark.parametrize("end", ["removed", "ended"])
+@pytest.mark.parametrize(
+    ("kind", "identifiers", "change"),
+    [
+        ("same", ["crm_id:c-ann", "crm_id:c-bob"], "split"),
+        ("apart", ["crm_id:c-ann", "heap_identity:ann@x.example"], "merged"),
+        ("nobody", ["email:ann@x.example"], "merged"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_changes_name_a_decision_that_is_gone(
+    worlds: Worlds, kind: str, identifiers: list[str], change: str, end: str
+) -> None:
+    world = worlds(USERS)
+    file = world.folder / "decisions.csv"
+    world.identity = "  decisions: decisions.csv\n"
+    header = "decision,identifier_a,identifier_b,author,until,id\n"
+    file.write_text(header)
+
+    def changes_of(day: date) -> pl.DataFrame:
+        tables = identity_of_day(world.choose(USERS).project, day)
+        graph = tables["identity/graph"]
+        world.lake.write("identity/graph", str(day), graph.writer or graph.frame, graph.inputs, notes=graph.notes)
+        return tables["identity/changes"].frame.collect()
+
+    decide(world.choose(USERS).project, kind, identifiers, {"id": "17", "until": str(BEFORE) if end == "ended" else ""})
+    changes_of(BEFORE)
+    if end == "removed":
+        file.write_text(header)
+    after = changes_of(DAY).filter(pl.col("decision") == "17")
+    assert {*after["kind"]} == {change}
+    hidden = [value for name in identifiers for value in [name.partition(":")[2].encode()]]
+    kept = [world.lake.store.read(info.key) for info in world.lake.store.list(state_keys.DECISIONS)]
+    assert kept
+    assert not any(value in data for value in hidden for data in kept), "keyed hashes, never values"
 
 
 def test_hashes_of_another_lake_stand_for_nobody(worlds: Worlds) -> None:
