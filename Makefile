@@ -8,7 +8,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo live dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-spark bench-delivery bench-live bench-destinations bench-warehouse bench-functions bench-erase bench-analytics bench-definitions bench-first-load bench-ui screenshots
+.PHONY: help install demo live dev test foreign test-long machines torture image-steps lint format docs docs-site lock clean bench-install bench-ingest bench-wide bench-identity bench-spark bench-review bench-decisions bench-delivery bench-live bench-destinations bench-warehouse bench-functions bench-erase bench-analytics bench-definitions bench-first-load bench-ui screenshots
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -91,8 +91,11 @@ bench-identity: $(DEV) ## Resolve LINKS links through this and its peers
 bench-spark: $(DEV) ## LINKS links through Spark and the native engine: equal rows, seconds
 	@$(BIN)/pip install --quiet -e '.[spark]' && $(BIN)/python benchmarks/identity_spark.py --links $(LINKS) --seed $(SEED)
 
-bench-review: $(DEV) ## Decisions against precision and recall: the queue of the demo's company, decided by the truth
-	@$(BIN)/python benchmarks/review.py --folder data/demo
+bench-review: $(DEV) ## Decisions against precision and recall: the queues of a foreign company and of the demo, decided by the truth
+	@$(BIN)/python benchmarks/review.py --folder data/demo --seed $(SEED)
+
+bench-decisions: $(DEV) ## What 10,000 decisions of people cost among LINKS links
+	@$(BIN)/python benchmarks/decisions.py --links $(LINKS) --seed $(SEED)
 
 bench-destinations: $(DEV) ## ROWS rows to each vendor's local server, beside drt-core (ONLY= for some connectors)
 	@$(BIN)/python benchmarks/destinations.py --rows $(or $(DESTINATION_ROWS),100000) --only $(ONLY)

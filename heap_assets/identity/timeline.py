@@ -15,7 +15,7 @@ from heap_assets.identity.engine import EngineChoice, engine_named
 from heap_assets.identity.engine.base import CurrentSnapshot, ExtractedLinks, LinksOfDay, Resolution
 from heap_assets.identity.extract import Extraction, extract
 from heap_assets.identity.rules import LinksError, Rules, SourceTable
-from heap_assets.identity.schemas import ENDS, EXCLUDED, LINKS, REFUSED, aggregated, as_links
+from heap_assets.identity.schemas import ENDS, LINKS, REFUSED, aggregated, as_links
 from heap_assets.storage import Store, state_keys
 
 _EXTRACTED: Final = f"{state_keys.IDENTITY}/extracted"
@@ -174,9 +174,7 @@ class Timeline:
         if not idle:
             return ()
         stored = {part.key for part in self.store.list(_EXTRACTED) if part.key.endswith(_EXCLUDED)}
-        current = (
-            key for key, part in by_key.items() if part.table.kind == "event" or key[1] == snapshots[key[0]].day
-        )
+        current = (key for key, part in by_key.items() if part.table.kind == "event" or key[1] == snapshots[key[0]].day)
         for key in sorted(current, key=lambda one: (one[1], one[0]), reverse=True):
             if not idle:
                 break

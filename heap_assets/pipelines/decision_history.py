@@ -65,7 +65,9 @@ def former_decisions(
     before = project.lake.scan(GRAPH, str(previous_day))
     types = removed["identifier_type"].unique().implode()
     both = pl.concat([one.select(_KEY).filter(pl.col("identifier_type").is_in(types)) for one in (before, graph)])
-    named = _with_hashes(project, both.unique().collect(engine="streaming")).join(removed, on=["identifier_type", "hash"])
+    named = _with_hashes(project, both.unique().collect(engine="streaming")).join(
+        removed, on=["identifier_type", "hash"]
+    )
     pairs = named.group_by("id", "kind").agg(pl.struct(_KEY).alias("pairs")).sort("id", "kind")
     return former + [
         Decision(kind, tuple(sorted((pair["identifier_type"], pair["identifier"]) for pair in of_one)), id=name)

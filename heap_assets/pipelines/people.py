@@ -72,7 +72,9 @@ def resolved_tables(project: Project, day_inputs: IdentityInputs) -> dict[str, B
     refused = advanced.refused.drop("day").collect().to_dicts()
     return {
         LINKS: BuiltTable(advanced.links, inputs, {**notes, REFUSED: refused}),
-        GRAPH: BuiltTable(resolution.graph, inputs, {**notes, IDLE_DECISIONS: list(advanced.idle)}, resolution.write_graph),
+        GRAPH: BuiltTable(
+            resolution.graph, inputs, {**notes, IDLE_DECISIONS: list(advanced.idle)}, resolution.write_graph
+        ),
         CONFLICTS: BuiltTable(resolution.conflicts, inputs, notes),
         SHARED: BuiltTable(resolution.shared, inputs, notes),
         CHANGES: BuiltTable(

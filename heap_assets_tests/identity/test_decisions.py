@@ -302,7 +302,9 @@ class TestWhatFollows:
         history = company(30, 2)
         for number in (1, 2):  # whatever day has the value
             assert Timeline(Store(str(tmp_path)), rules).advance(day(number), known_on(history, number)).idle == ("6",)
-        result = decisions_hold(self.graph(tmp_path), [self.EXCLUDED, idle], day(1), idle=["6", "of a row removed since"])
+        result = decisions_hold(
+            self.graph(tmp_path), [self.EXCLUDED, idle], day(1), idle=["6", "of a row removed since"]
+        )
         assert result.offenders is not None
         assert result.offenders.rows() == [("6", "nobody", "touches nothing")]
 
