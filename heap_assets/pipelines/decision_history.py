@@ -32,9 +32,9 @@ def remember_decisions(project: Project, day: date, decisions: Sequence[Decision
     stored = [info.key for info in store.list(_FOLDER)]
     if not decisions and not stored:
         return
-    kept = {_file(day), *(_file(date.fromisoformat(key)) for key in project.lake.partitions(GRAPH))}
+    of_graphs = {_file(day), *(_file(date.fromisoformat(key)) for key in project.lake.partitions(GRAPH))}
     for key in stored:
-        if key not in kept:
+        if key not in of_graphs:
             store.delete(key)
     rows = _hashed(project, decisions).select(_ROW).sort(_ROW).rows()
     data = json.dumps(rows).encode()
@@ -56,9 +56,9 @@ def former_decisions(
     stored = _stored(project, previous_day)
     if stored.is_empty():
         return former
-    known = _hashed(project, [*decisions, *ended]).select(_ROW)
-    # a decision some of whose rows are not known was removed or changed
-    changed = stored.join(known, on=_ROW, how="anti")["id"].unique()
+    unchanged = _hashed(project, [*decisions, *ended]).select(_ROW)
+    # a decision some of whose rows are others was removed or changed
+    changed = stored.join(unchanged, on=_ROW, how="anti")["id"].unique()
     removed = stored.filter(pl.col("id").is_in(changed.implode()))
     if removed.is_empty():
         return former
