@@ -33,7 +33,7 @@ ROOMS = {
     "sources.heap_connect": "errors redaction storage values yaml_core tables",
     "sources.warehouse": "config errors redaction storage values",
     "sources.heap_bigquery": "errors redaction sources.heap_connect sources.warehouse storage values",
-    "sources.inbox": "errors storage tables values",
+    "sources.inbox": "errors siphash storage tables values",
     "activation": "machine clock config errors functions http_client identity redaction siphash sources.heap_connect "
     "sources.warehouse storage tables values versions yaml_core",
     "privacy": "clock errors identity siphash storage tables values",

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, Final, Literal
 
+import numpy as np
 import polars as pl
 
+from heap_assets.siphash import siphash_texts
 from heap_assets.sources.inbox.parts import PART_SCHEMA, Part, parts_version, put_together, read_parts, stored_parts
 from heap_assets.storage import FileWriter, Inputs, Store
 from heap_assets.values import PRIVATE, TIME, read_times
@@ -181,6 +183,12 @@ def message_rows(table: MessageTable, messages: pl.DataFrame, ahead: timedelta, 
 _WHY: Final = f"{PRIVATE}why"
 
 
+def message_numbers(ids: pl.Series) -> pl.Series:
+    """Return a number for each message id, the same for ever: what `event_id` is to Heap's events."""
+    hashes = siphash_texts(ids, np.zeros(2, dtype=np.uint64)) >> np.uint64(1)
+    return pl.Series(ids.name, hashes.astype(np.int64), dtype=pl.Int64)
+
+
 def _text_at(table: MessageTable, column: MessageColumn) -> pl.Expr:
     if column.path.startswith(_FROM_MESSAGE):
         parts = column.path.removeprefix(_FROM_MESSAGE).split(".")
@@ -225,13 +233,16 @@ def _undeclared(table: MessageTable, messages: pl.DataFrame) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[:_NAMES_NOTED])
 
 
+_NEWEST: Final = ["time", "received_at", "message_id"]
+_ROW, _PERSON = f"{PRIVATE}row", f"{PRIVATE}person"
+
+
 def fold_users(identify: pl.LazyFrame, group: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
     """Fold identify and group calls into one row a person: `id` is their user id, else their anonymous id.
 
     The newest value of each column stays; a null leaves the one before. `account_id` is the group they joined last.
     """
-    person = pl.coalesce("user_id", "anonymous_id")
-    newest = ["time", "received_at", "message_id"]
+    person, newest = pl.coalesce("user_id", "anonymous_id"), _NEWEST
     traits = (
         identify.with_columns(id=person)
         .sort(newest)
@@ -264,6 +275,23 @@ def fold_users(identify: pl.LazyFrame, group: pl.LazyFrame, columns: Sequence[st
         account_id="account_id",
         **{name: pl.col(name) for name in columns},
     ).sort("id")
+
+
+def deciding_rows(messages: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """Return the identify or group calls of which :func:`fold_users` makes the same as of all.
+
+    Those are of each person the first, the last, and the newest with a value of each column: they grow with people, not
+    with calls.
+    """
+    ordered = messages.sort(_NEWEST).with_row_index(_ROW)
+    row, named = pl.col(_ROW), ("user_id", "anonymous_id", *columns)
+    of_people = ordered.group_by(pl.coalesce("user_id", "anonymous_id").alias(_PERSON)).agg(
+        row.first().alias(f"{_ROW}first"),
+        row.last().alias(f"{_ROW}last"),
+        *(row.filter(pl.col(name).is_not_null()).last().alias(f"{_ROW}{name}") for name in named),
+    )
+    rows = of_people.drop(_PERSON).unpivot()["value"].drop_nulls().unique().sort()
+    return ordered[rows].drop(_ROW)
 
 
 def fold_accounts(group: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -22,12 +23,14 @@ from heap_assets.sources.inbox import (
     Sizes,
     build_message_day,
     call_messages,
+    deciding_rows,
     fold_accounts,
     fold_users,
     message_rows,
 )
 from heap_assets.sources.inbox.parts import land_parts
 from heap_assets.storage import Store
+from heap_assets.values import TIME
 
 DAY = date(2026, 11, 20)
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -198,3 +201,33 @@ def test_accounts_have_the_newest_traits_and_how_many_joined(store: Store) -> No
 def test_a_table_without_messages_has_its_columns() -> None:
     empty = message_rows(TRACK, pl.DataFrame(schema=TRACK.schema).drop("total", "plan"), AHEAD)
     assert empty.accepted.schema == TRACK.schema
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_users_of_the_deciding_calls_are_those_of_all(seed: int) -> None:
+    dice = random.Random(seed)
+
+    def calls(count: int, columns: list[str]) -> pl.DataFrame:
+        rows = [
+            {
+                "message_id": f"m{n}",
+                "time": NOON + timedelta(minutes=dice.randrange(50)),
+                "received_at": NOON + timedelta(minutes=dice.randrange(50)),
+                "user_id": dice.choice([None, "u1", "u2"]),
+                "anonymous_id": dice.choice(["v1", "v2", None]),
+                "group_id": dice.choice(["g1", "g2"]),
+                **{column: dice.choice([None, "a", "b", "c"]) for column in columns},
+            }
+            for n in range(count)
+        ]
+        schema = dict.fromkeys(rows[0], pl.String()) | {"time": TIME, "received_at": TIME}
+        return pl.DataFrame(rows, schema).filter(pl.coalesce("user_id", "anonymous_id").is_not_null())
+
+    identify, group = calls(60, ["plan", "city"]), calls(40, [])
+    few = [deciding_rows(identify, ["plan", "city"]), deciding_rows(group, [])]
+    assert few[0].height <= 4 * 6
+    assert (
+        fold_users(few[0].lazy(), few[1].lazy(), ["plan", "city"])
+        .collect()
+        .equals(fold_users(identify.lazy(), group.lazy(), ["plan", "city"]).collect())
+    )
