@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from fnmatch import fnmatchcase
+from typing import Final
 
 import polars as pl
 
@@ -31,6 +32,8 @@ from heap_assets.tables import (
     CHANGES,
     CONFLICTS,
     GRAPH,
+    INBOX_ACCOUNTS,
+    INBOX_USERS,
     LINKS,
     MIGRATIONS,
     PROFILES,
@@ -89,7 +92,8 @@ def publishable(project: Project) -> list[str]:
     """Return the assets that can be published, in the order of the pipeline."""
     tables = project.settings.read_tables
     events = [heap_asset(table) for table in project.event_tables]
-    return [*events, USERS, MIGRATIONS, *map(warehouse_asset, tables), *list(_CLUSTERED)[2:], EVENTS]
+    messages = [*project.message_tables, *((INBOX_USERS, INBOX_ACCOUNTS) if project.settings.inbox else ())]
+    return [*events, USERS, MIGRATIONS, *map(warehouse_asset, tables), *messages, *list(_CLUSTERED)[2:], EVENTS]
 
 
 def published_tables(project: Project, target: str) -> list[PublishedTable]:
@@ -241,6 +245,12 @@ def day_of(project: Project, table: PublishedTable, day: date) -> PublishedDay:
     return PublishedDay(rows, _version(partitions, names), lambda: wide.values_lost(events, users))
 
 
+_ABOUT_MESSAGES: Final = {
+    "message_id": "What the sender calls the message; equal ones are one row",
+    "received_at": "When it was taken in",
+    "source": "Which source of the inbox posted it",
+    "body": "The whole message as JSON",
+}
 _GRAPH, _MIGRATIONS = table_name(GRAPH), table_name(MIGRATIONS)
 
 
@@ -249,7 +259,7 @@ def _table(project: Project, target: str, asset: str, name: str) -> PublishedTab
         sources = (*(heap_asset(table) for table in project.event_tables), USERS)
         return PublishedTable(target, wide.PUBLICATION, sources)
     description, descriptions = _described(project, asset)
-    cluster = _CLUSTERED.get(asset) or (("user_id",) if is_heap_table(asset) else ())
+    cluster = _CLUSTERED.get(asset) or (("user_id",) if is_heap_table(asset) or asset in project.message_tables else ())
     reserved = RESOLVED_COLUMNS if asset in map(heap_asset, project.event_tables) else frozenset[str]()
     return PublishedTable(
         target,
@@ -270,6 +280,8 @@ def _described(project: Project, asset: str) -> tuple[str, dict[str, str]]:
     if is_warehouse_table(asset):
         table = project.settings.source_tables[warehouse_table(asset)]
         return table.description or f"{table.relation} as it stood at the end of partition_day", {}
+    if asset in project.message_tables:
+        return f"Messages that happened on partition_day, of {asset}", _ABOUT_MESSAGES
     if asset == PROFILES:
         traits = project.settings.profiles.traits
         about = {name: trait.description for name, trait in traits.items() if trait.description}

@@ -7,12 +7,16 @@ import dagster as dg
 from heap_assets.orchestration.assets.table_step import TableAsset, table_step
 from heap_assets.orchestration.automation import posted_days
 from heap_assets.orchestration.checks import asset_key
+from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.inbox import folded_day, message_day
 from heap_assets.pipelines.suites import checks_of
 from heap_assets.project import Project
+from heap_assets.quality import Cadence
 from heap_assets.tables import INBOX_ACCOUNTS, INBOX_USERS, inbox_asset
 
 GROUP = "inbox"
+_EVERY_DAY = Cadence()
+"""A quiet day has its tables too: without a message they are empty."""
 _ABOUT = {
     INBOX_USERS: "Who identified themselves, with the newest value of each trait; `account_id` is the group that they "
     "joined last. Traits of profiles may come from here.",
@@ -56,5 +60,6 @@ def _table(project: Project, asset: str, about: str, deps: list[dg.AssetKey] | N
         tags={"source": GROUP, "table_kind": "snapshot" if deps else "event", "personal_data": ""},
         metadata={"dagster/table_name": asset.replace("/", "."), "dagster/uri": project.lake.store.uri(asset)},
         automation_condition=posted_days(project),
+        freshness_policy=policy_for("heap", _EVERY_DAY),
     )
     return TableAsset(asset, partial(folded_day if deps else message_day, asset=asset), spec, checks_of(project, asset))
