@@ -1,9 +1,10 @@
 """Events a second that `heap-assets live` accepts, and seconds until a changed profile is at a destination.
 
 A lake with a graph of IDENTIFIERS identifiers is made; the service runs as a process of its own. The generator and the
-destination, a webhook server without limits, are this process. Latency runs from the answer of the endpoint to the
-destination's answer 200 for the value that the event brought. The peer is bare Starlette that writes each body as a
-line to a file and waits for fsync, called by the same generator. Last line: one JSON object.
+destination, a webhook server without limits, are this process; with `--destination heap` the destination is the local
+server of Heap's API with its documented limits, reached through this process. Latency runs from the answer of the
+endpoint to the destination's answer 200 for the value that the event brought. The peer is bare Starlette that writes
+each body as a line to a file and waits for fsync, called by the same generator. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from typing import Any
 import polars as pl
 
 from heap_assets import clock
+from heap_assets.demo.server_process import running_server
 from heap_assets.pipelines.delivery import RunOptions, send
 from heap_assets.pipelines.people import identity_of_day, profiles_of_day
 from heap_assets.pipelines.suites import required_checks
@@ -40,6 +42,7 @@ start_date: {start}
 lake: lake
 heap:
   app_id: "11"
+  base_url: "{heap}"
   source: {{kind: folder, path: heap}}
   identifiers: {{users: {{user_id: heap_user_id, identity: heap_identity}}}}
 warehouse:
@@ -62,17 +65,22 @@ identity:
     - {{type: heap_user_id, shared_above: 1}}
 profiles: {{traits: {{plan: {{from: [inbox/users.plan, contacts.plan]}}}}}}
 sync:
-  crm: {{kind: webhook, mode: upsert, source: profiles, key: crm_id, url: "{url}", live: true, batch_rows: 1000,
-        requests_in_flight: 2, guard: {{max_changed: 1.0}}, properties: {{Plan: plan}}}}
+  {sync}
 """
+SYNCS = {
+    "webhook": """crm: {kind: webhook, mode: upsert, source: profiles, key: crm_id, url: "URL", live: true,
+        batch_rows: 1000, requests_in_flight: 2, guard: {max_changed: 1.0}, properties: {Plan: plan}}""",
+    "heap": "crm: {kind: heap_user_properties, live: true, guard: {max_changed: 1.0}, properties: {Plan: plan}}",
+}
 
 
-def make_lake(folder: Path, people: int, url: str, interval: float) -> Project:
+def make_lake(folder: Path, people: int, url: str, interval: float, kind: str) -> Project:
     """Make a resolved day of so many people, four identifiers each, whose plans the destination has."""
     day = clock.newest_complete_day()
     (folder / "heap").mkdir(parents=True)
     file = folder / "heap_assets.yaml"
-    file.write_text(SETTINGS.format(start=day - timedelta(days=3), url=url, interval=interval))
+    sync = SYNCS[kind].replace("URL", f"{url}/hook")
+    file.write_text(SETTINGS.format(start=day - timedelta(days=3), heap=url, sync=sync, interval=interval))
     project = open_project(file=file)
     n = pl.int_range(people, eager=True)
     at = datetime.combine(day, datetime.min.time(), UTC)
@@ -123,27 +131,38 @@ def store(project: Project, asset: str, rows: pl.LazyFrame, inputs: Inputs | Non
 
 
 class Destination:
-    """A webhook server without limits; remembers when it answered for each value."""
+    """A webhook server without limits, or one that hands calls on to another; remembers when each value was taken."""
 
-    def __init__(self) -> None:
+    def __init__(self, upstream: int = 0) -> None:
         self.answered: dict[str, float] = {}
-        self.rows = 0
+        self.upstream = upstream
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        other = await asyncio.open_connection("127.0.0.1", self.upstream) if self.upstream else None
         try:
             while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = re.search(rb"(?i)content-length: (\d+)", head)
-                body = await reader.readexactly(int(length[1]) if length else 0)
-                rows = json.loads(body)["rows"]
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                head, body = await read_call(reader)
+                answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+                if other is not None:
+                    other[1].write(head + body)
+                    answer = b"".join(await read_call(other[0]))
+                writer.write(answer)
                 await writer.drain()
-                now = time.monotonic()
-                self.rows += len(rows)
-                for row in rows:
-                    self.answered.setdefault(row["properties"]["Plan"], now)
+                if answer.split(b" ", 2)[1] == b"200":
+                    content, now = json.loads(body), time.monotonic()
+                    for row in content.get("rows") or content.get("users") or ():
+                        self.answered.setdefault(row["properties"]["Plan"], now)
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
+            if other is not None:
+                other[1].close()
+
+
+async def read_call(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Read the head and the body of a call or an answer."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    return head, await reader.readexactly(int(length[1]) if length else 0)
 
 
 class Client:
@@ -159,9 +178,7 @@ class Client:
         if not hasattr(self, "_writer"):
             self._reader, self._writer = await asyncio.open_connection(*self._where)
         self._writer.write(f"{self._head}{len(body)}\r\n\r\n".encode() + body)
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        length = re.search(rb"(?i)content-length: (\d+)", head)
-        await self._reader.readexactly(int(length[1]) if length else 0)
+        head, _ = await read_call(self._reader)
         return int(head.split(b" ", 2)[1])
 
 
@@ -267,39 +284,64 @@ def quantiles(latencies: list[float]) -> dict[str, float]:
     return {f"p{int(q * 100)}": round(float(series.quantile(q) or 0.0), 2) for q in (0.5, 0.95, 0.99)}
 
 
-async def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    destination = Destination()
-    server = await asyncio.start_server(destination.serve, "127.0.0.1", 0, limit=1 << 26)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
-    people = arguments.identifiers // 4
-    begun = time.monotonic()
-    await asyncio.to_thread(make_lake, folder, people, url, arguments.interval)
-    print(f"lake of {arguments.identifiers:,} identifiers made in {time.monotonic() - begun:.0f} s", flush=True)
-    results: dict[str, Any] = {"identifiers": arguments.identifiers, "seconds": arguments.seconds}
-    settings = {"HEAP_ASSETS_SETTINGS": str(folder / "heap_assets.yaml"), "LIVE_BENCHMARK_KEY": KEY}
-    with process(sys.executable, "-m", "heap_assets.cli", "live", **settings) as (address, pid):
+async def sampled(pid: int, every: float, samples: list[int]) -> None:
+    """Note the memory of a process, in MB, until cancelled."""
+    while True:
+        samples.append(round(resident_mb(pid)))
+        await asyncio.sleep(every)
+
+
+async def followed(arguments: argparse.Namespace, folder: Path, kind: str) -> dict[str, Any]:
+    """Measure one destination: latency and memory at each rate, then what the endpoint accepts at most."""
+    with ExitStack() as stack:
+        upstream = 0
+        if kind == "heap":
+            (folder / "server").mkdir(parents=True)
+            heap = running_server("heap", folder / "server", arguments=["--app-id", "11"])
+            upstream = int(stack.enter_context(heap).base_url.rpartition(":")[2])
+        destination = Destination(upstream)
+        server = await asyncio.start_server(destination.serve, "127.0.0.1", 0, limit=1 << 26)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        people = arguments.identifiers // 4
+        begun = time.monotonic()
+        await asyncio.to_thread(make_lake, folder / "lake", people, url, arguments.interval, kind)
+        print(f"lake of {arguments.identifiers:,} identifiers made in {time.monotonic() - begun:.0f} s", flush=True)
+        results: dict[str, Any] = {}
+        settings = {"HEAP_ASSETS_SETTINGS": str(folder / "lake" / "heap_assets.yaml"), "LIVE_BENCHMARK_KEY": KEY}
+        address, pid = stack.enter_context(process(sys.executable, "-m", "heap_assets.cli", "live", **settings))
         await following(address)
         first = 0
         for rate in arguments.rate:
-            memory = resident_mb(pid)
+            memory: list[int] = []
+            sampling = asyncio.create_task(sampled(pid, max(arguments.seconds / 10, 1.0), memory))
             answered, refused = await steady(address, rate, arguments.seconds, people, first)
             first += rate * arguments.seconds
             deadline = time.monotonic() + 60
             while not answered.keys() <= destination.answered.keys() and time.monotonic() < deadline:
                 await asyncio.sleep(0.2)
+            sampling.cancel()
             lost = len(answered.keys() - destination.answered.keys())
             latencies = [destination.answered[p] - at for p, at in answered.items() if p in destination.answered]
             figures = quantiles(latencies) | {"accepted": len(answered), "refused": refused, "not_arrived": lost}
-            figures |= {"memory_mb": [round(memory), round(resident_mb(pid))]}
-            results[f"at_{rate}"] = figures
-            print(f"{rate:>6,} events/s: {figures}", flush=True)
-        accepted = await flood(address, "/v1/track", arguments.flood)
-    peer_file = str(folder / "peer.jsonl")
-    with process(sys.executable, "-c", PEER, peer_file) as (address, _):
-        peer = await flood(address, "/v1/track", arguments.flood)
-    results |= {"accepted_a_second_over_bare_starlette_with_fsync": round(accepted / peer, 2)}
-    print(f"accepted, of bare Starlette that writes a line and waits for fsync: {accepted / peer:.2f} times")
-    server.close()
+            results[f"at_{rate}"] = figures | {"memory_mb": memory}
+            print(f"{kind}, {rate:>6,} events/s: {results[f'at_{rate}']}", flush=True)
+        if kind == "webhook":
+            results["accepted_a_second"] = round(await flood(address, "/v1/track", arguments.flood))
+        server.close()
+    return results
+
+
+async def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    results: dict[str, Any] = {"identifiers": arguments.identifiers, "seconds": arguments.seconds}
+    for kind in arguments.destination:
+        results[kind] = await followed(arguments, folder / kind, kind)
+    if accepted := results.get("webhook", {}).get("accepted_a_second"):
+        with process(sys.executable, "-c", PEER, str(folder / "peer.jsonl")) as (address, _):
+            peer = await flood(address, "/v1/track", arguments.flood)
+        ratio = round(accepted / peer, 2)
+        results["accepted_a_second_over_bare_starlette_with_fsync"] = ratio
+        print(f"accepted, of bare Starlette that writes a line and waits for fsync: {ratio} times")
+    results["load_average"] = round(os.getloadavg()[0], 1)
     return results
 
 
@@ -309,6 +351,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, nargs="+", default=[200, 1000])
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--flood", type=float, default=10.0, help="Seconds of posting as fast as answers come")
+    parser.add_argument("--destination", nargs="+", choices=list(SYNCS), default=list(SYNCS))
     parser.add_argument("--interval", type=float, default=0.5)
     arguments = parser.parse_args()
     os.environ["LIVE_BENCHMARK_KEY"] = KEY
