@@ -139,6 +139,15 @@ def inbox_asset(table: str) -> str:
     return f"{INBOX}{table}"
 
 
+def event_asset(name: str) -> str:
+    """Return the lake asset of events by the name that definitions use: of Heap's table, or of messages.
+
+    >>> event_asset("sign_up"), event_asset("inbox/track"), event_asset("inbox/track/Order Paid")
+    ('heap/events/sign_up', 'inbox/track', 'inbox/track')
+    """
+    return "/".join(name.split("/", 2)[:2]) if is_inbox_table(name) else heap_asset(name)
+
+
 def signal_asset(name: str) -> str:
     """Return the asset of a signal's firings."""
     return f"{SIGNALS}{name}"

@@ -12,7 +12,7 @@ from heap_assets.config.heap import (
     S3Source,
     bigquery_hosts,
 )
-from heap_assets.config.identity import IdentifierType
+from heap_assets.config.identity import Behaviour, IdentifierType
 from heap_assets.config.inbox import InboxSettings, InboxSource, InboxTable, LiveSettings
 from heap_assets.config.load import PATH_VARIABLE, load_settings, parse_settings, settings_path
 from heap_assets.config.models import HEAP_DEFAULT_IDENTIFIERS, Kinds, Settings
@@ -40,6 +40,7 @@ __all__ = [
     "PROPERTIES",
     "UI_VARIABLE",
     "Alert",
+    "Behaviour",
     "BigQuerySource",
     "CensusSettings",
     "ConsentSource",

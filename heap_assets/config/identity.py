@@ -137,6 +137,10 @@ class Behaviour(Section):
     features: dict[str, str] = Field(
         default={}, description="Name of a true/false column to the event that proves that a feature is used"
     )
+    messages: list[str] = Field(
+        default=[],
+        description="Tables of messages that count as activity beside Heap's events, such as inbox/track",
+    )
 
 
 class Score(Section):

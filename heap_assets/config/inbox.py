@@ -129,6 +129,10 @@ class InboxSettings(Section):
     identifiers: dict[str, IdentifierTypes] = Field(
         default={}, description="Column that all tables have (user_id, anonymous_id, previous_id) to identifier type"
     )
+    origins: list[str] = Field(
+        default=["*"],
+        description="Sites whose pages may post with a write key, such as https://www.acme.example; all unless given",
+    )
     spool: Path | None = Field(
         default=None,
         description="Folder in which messages are kept until they are in the lake, on a disk that stays; below the "

@@ -316,11 +316,16 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
-    def _live_syncs_send_profiles(self) -> Settings:
-        for name, sync in self.sync.items():
-            if sync.live and (sync.source != "profiles" or self.inbox is None):
-                needs = "it sends rows of a table" if self.inbox is not None else "there is no `inbox:` section"
-                raise ValueError(f"sync.{name}.live is true, but {needs}: only profiles follow messages as they come")
+    def _live_syncs_follow_messages(self) -> Settings:
+        messages = self.inbox.event_tables() if self.inbox else {}
+        for name, sync in ((name, sync) for name, sync in self.sync.items() if sync.live):
+            if self.inbox is None:
+                raise ValueError(f"sync.{name}.live is true, but there is no `inbox:` section: it follows messages")
+            if sync.source != "profiles" and (sync.source not in messages or sync.is_upsert):
+                raise ValueError(
+                    f"sync.{name}.live is true, but it sends {sync.source!r} by key or from another source: only "
+                    f"profiles, and as events tables of messages, follow. Tables: {', '.join(messages)}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -82,7 +82,7 @@ class SyncSettings(Section):
     guard: SyncGuard = Field(default=SyncGuard(), description="Changes above which a run asks for confirmation")
     live: bool = Field(
         default=False,
-        description="Changed profiles are sent as soon as messages change them (docs/live.md); of syncs of profiles",
+        description="Sent as messages come (docs/live.md): the profiles that they change, or they themselves as events",
     )
     consent: str | None = Field(
         default=None, description="Boolean trait or column; without true a row is not sent, and a member is removed"

@@ -2,6 +2,6 @@
 
 from heap_assets.live.follower import LiveLoop
 from heap_assets.live.page import LivePage
-from heap_assets.live.service import LiveService, Reporter, serve
+from heap_assets.live.service import LiveService, Reporter, http_server, serve
 
-__all__ = ["LiveLoop", "LivePage", "LiveService", "Reporter", "serve"]
+__all__ = ["LiveLoop", "LivePage", "LiveService", "Reporter", "http_server", "serve"]

@@ -37,8 +37,21 @@ from heap_assets.sources.inbox import (
 )
 
 CALLS: Final = ("track", "identify", "group", "page", "screen", "alias", "batch", "import")
+_BY_LETTER: Final = {call[0]: call for call in reversed(CALLS)}
+"""`/v1/t` is `/v1/track`: so Segment's library for browsers calls them (@segment/analytics-next)."""
 _BURST_SECONDS: Final = 10.0
 _SIGNATURE: Final = "X-Signature"
+
+
+def call_of(name: str) -> str | None:
+    """Return the call of a path, written out or by its first letter; None if there is no such call.
+
+    >>> call_of("track"), call_of("b"), call_of("import"), call_of("x")
+    ('track', 'batch', 'batch', None)
+    """
+    call = _BY_LETTER.get(name, name)
+    return None if call not in CALLS else "batch" if call == "import" else call
+
 
 Keep = Callable[[Arrival], Awaitable[None]]
 
@@ -112,7 +125,8 @@ class Endpoint:
         return response
 
     async def _track(self, request: Request) -> tuple[str, list[Message]]:
-        call_name = request.path_params["call"]
+        kind = call_of(request.path_params["call"])
+        assert kind is not None
         body = await self._body(request)
         received = clock.now()
         call = parsed(body)
@@ -122,7 +136,6 @@ class Endpoint:
         source = self._write_keys.get(_hash(key)) if key else None
         if source is None:
             raise MessageError("unknown" if key else "missing", "writeKey", 401)
-        kind = "batch" if call_name == "import" else call_name
         messages = call_messages(call, kind, received, self._sizes, len(body))
         return await self._kept(source, received, messages)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter, deque
@@ -15,6 +16,7 @@ import polars as pl
 from heap_assets import clock
 from heap_assets.activation import SyncReport
 from heap_assets.errors import HeapAssetsError, MissingInputError
+from heap_assets.pipelines.functions import OpenPools
 from heap_assets.pipelines.live_delivery import LiveDelivery
 from heap_assets.pipelines.live_profiles import Changed, LiveProfiles, base_versions
 from heap_assets.project import Project
@@ -51,11 +53,12 @@ class LiveLoop:
     _taken_parts: set[str] = field(default_factory=set)
     _has_peers: bool = False
     _polled_at: float = 0.0
-    _waiting_since: deque[float] = field(default_factory=deque)
+    _waiting_since: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
     _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
     _profiles: LiveProfiles | None = None
     _delivery: LiveDelivery | None = None
     _checked_at: float = 0.0
+    _pools: OpenPools = field(default_factory=OpenPools)
     state: str = "starting"
     messages: int = 0
     changed: int = 0
@@ -65,6 +68,8 @@ class LiveLoop:
         """Take what is on disk by now."""
         now = time.monotonic()
         self._arrivals.extend((now, arrival) for arrival in arrivals)
+        if self._profiles is None:  # a base that is loaded reads from the lake what has got there by then
+            self._forget_landed(self._arrivals)
 
     async def run(self) -> None:
         """Follow until cancelled; then store what is kept."""
@@ -76,6 +81,7 @@ class LiveLoop:
         finally:
             if self._delivery is not None:
                 self._delivery.close()
+            self._pools.close()
 
     def _guarded_step(self) -> float:
         try:
@@ -106,7 +112,7 @@ class LiveLoop:
             self._recent.extend(arrivals)
             changed = self._apply([arrival for _, arrival in arrivals], [at for at, _ in arrivals])
             self.messages += sum(len(arrival.messages) for _, arrival in arrivals)
-        self._forget_landed()
+        self._forget_landed(self._recent)
         reports = list(self._delivery.send())
         self.sent += sum(report.sent for report in reports)
         if not self.queue_length:
@@ -138,22 +144,20 @@ class LiveLoop:
 
     def _queue(self, changed: Changed | None, times: Sequence[float]) -> None:
         assert self._delivery is not None
-        if changed is not None and (len(changed.now) or len(changed.before)):
-            self.changed += len(changed.now)
-            self._delivery.queue(changed)
+        before = self.queue_length
+        self._delivery.queue(changed)
+        self.changed += len(changed.now) if changed is not None else 0
+        if (changed is not None and (len(changed.now) or len(changed.before))) or self.queue_length > before:
             self._waiting_since.extend(times)
 
     def _load(self) -> Changed | None:
         """Load the newest base, with the messages that are not in it."""
-        waiting = {s.name: (s.waiting, s.before) for s in self._delivery.syncs} if self._delivery is not None else {}
         if self._delivery is not None:
             self._delivery.close()
         self.project = replace(self.project)  # rules, decisions and who was erased are read anew
         self._taken_parts = {part.info.key for part in self._lately_landed()}
-        self._profiles = LiveProfiles(self.project)
-        self._delivery = LiveDelivery(self.project, self._profiles)
-        for sync in self._delivery.syncs:
-            sync.waiting, sync.before = waiting.get(sync.name, (set(), {}))
+        self._profiles = LiveProfiles(self.project, self._pools)
+        self._delivery = LiveDelivery(self.project, self._profiles, self._delivery)
         self._checked_at = time.monotonic()
         self._queue(self._profiles.apply(self._profiles.backlog), [])
         self._profiles.backlog = {}
@@ -169,8 +173,12 @@ class LiveLoop:
     def _foreign_messages(self) -> dict[str, pl.DataFrame]:
         """Return messages that other services brought into the lake since this was asked last."""
         self._polled_at = time.monotonic()
-        parts = [part for part in self._lately_landed() if part.info.key not in self._taken_parts]
-        self._taken_parts |= {part.info.key for part in parts}
+        lately = self._lately_landed()
+        parts, listed = (
+            [part for part in lately if part.info.key not in self._taken_parts],
+            {p.info.key for p in lately},
+        )
+        self._taken_parts = listed
         self._has_peers = self._has_peers or not all(part.is_merged for part in parts)
         if not self._has_peers:
             return {}  # what was put together is our own
@@ -179,11 +187,12 @@ class LiveLoop:
             by_table.setdefault(inbox_asset(part.table), []).append(part)
         return {asset: read_parts(self.project.lake.store, of_table).collect() for asset, of_table in by_table.items()}
 
-    def _forget_landed(self) -> None:
+    def _forget_landed(self, arrivals: deque[tuple[float, Arrival]]) -> None:
         inbox = self.project.settings.inbox
         landing_seconds = _LANDING_SECONDS + 2 * (inbox.roll_seconds if inbox else 0.0)
-        while self._recent and time.monotonic() - self._recent[0][0] > landing_seconds:
-            self._recent.popleft()
+        with contextlib.suppress(IndexError):  # another thread may take the last one meanwhile
+            while arrivals and time.monotonic() - arrivals[0][0] > landing_seconds:
+                arrivals.popleft()
 
     def _apply(self, arrivals: Sequence[Arrival], times: Sequence[float]) -> Changed | None:
         assert self._profiles is not None
@@ -208,9 +217,9 @@ class LiveLoop:
 
     @property
     def queue_length(self) -> int:
-        """People who wait to be sent, of the sync with the most."""
+        """People or messages that wait to be sent, of the sync with the most."""
         syncs = self._delivery.syncs if self._delivery is not None else []
-        return max((len(sync.waiting) for sync in syncs), default=0)
+        return max((sync.waiting for sync in syncs), default=0)
 
     def gauges(self) -> Mapping[str, float]:
         """Return figures for the metrics."""

@@ -18,6 +18,8 @@ import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -26,7 +28,7 @@ from heap_assets import clock
 from heap_assets.config import InboxSettings
 from heap_assets.errors import HeapAssetsError, SettingsError
 from heap_assets.live.commit import GroupCommit
-from heap_assets.live.endpoint import CALLS, Endpoint
+from heap_assets.live.endpoint import CALLS, Endpoint, call_of
 from heap_assets.live.follower import LiveLoop
 from heap_assets.live.page import LivePage
 from heap_assets.project import Project
@@ -37,6 +39,8 @@ _TICK_SECONDS: Final = 0.1
 _REPORT_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 5.0
 _STATUS_SECONDS: Final = 15.0
+_ASKED_SECONDS: Final = 7200
+"""So long a browser need not ask again whether it may post."""
 
 
 class Follower(Protocol):
@@ -84,7 +88,7 @@ class LiveService:
     def app(self, extra: Sequence[Route] = ()) -> Starlette:
         """Return the application; `extra`: further routes."""
         routes = [
-            Route("/v1/{call}", self._tracking, methods=["POST"]),
+            Route("/v1/{call}", self._tracking, methods=["POST", "OPTIONS"], middleware=[self._cors]),
             Route("/webhooks/{source}", self.endpoint.webhook, methods=["POST", "PUT", "PATCH"]),
             Route("/healthz", self._health),
             Route("/metrics", self._metrics),
@@ -92,8 +96,18 @@ class LiveService:
         ]
         return Starlette(routes=routes, lifespan=self._lifespan)
 
+    @property
+    def _cors(self) -> Middleware:
+        """What lets pages of other hosts post: libraries in browsers ask before they do."""
+        origins = inbox_settings(self.project).origins
+        return Middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["POST"], allow_headers=["*"], max_age=_ASKED_SECONDS
+        )
+
     async def _tracking(self, request: Request) -> Response:
-        if request.path_params["call"] not in CALLS:
+        if request.method != "POST":
+            return JSONResponse({"success": False, "message": "expected POST"}, 405, {"Allow": "POST"})
+        if call_of(request.path_params["call"]) is None:
             return JSONResponse({"success": False, "message": f"expected one of {', '.join(CALLS)}"}, 404)
         return await self.endpoint.tracking(request)
 
@@ -257,6 +271,18 @@ def serve(
     `page`: shown at `/`. `ready`: called with the address once it listens.
     """
     _raise_file_limit()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn raises it once more when it has stopped
+    server = http_server(service, host, port, page=page, ready=ready)
+    server.run()
+    if not server.started:
+        raise SettingsError(f"{host}:{port} cannot be listened on: is another service running there?")
+
+
+def http_server(
+    service: LiveService, host: str, port: int, *, page: LivePage | None = None, ready: Callable[[str], None]
+) -> uvicorn.Server:
+    """Return the server of a service, with its limits; see :func:`serve`."""
     live, inbox = service.project.settings.live, inbox_settings(service.project)
     config = uvicorn.Config(
         service.app(page.routes if page else ()),
@@ -271,12 +297,7 @@ def serve(
         backlog=4096,
         lifespan="on",
     )
-    server = _Server(config, ready, page)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # uvicorn raises it once more when it has stopped
-    server.run()
-    if not server.started:
-        raise SettingsError(f"{host}:{port} cannot be listened on: is another service running there?")
+    return _Server(config, ready, page)
 
 
 class _Server(uvicorn.Server):

@@ -13,13 +13,13 @@ import polars as pl
 from heap_assets.analytics import Dialect, Query, Statement, chart_of, parse_query
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.identity import HEAP_USER_ID
-from heap_assets.pipelines.behaviour import event_schema, table_of_event
+from heap_assets.pipelines.events import event_schema, table_of_event
 from heap_assets.pipelines.relations import Relations
 from heap_assets.pipelines.table import BuiltTable
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import OWN_MARK, OWN_VALUE
 from heap_assets.storage import Inputs, LakeSql
-from heap_assets.tables import GRAPH, PROFILE_COLUMNS, PROFILES, heap_asset
+from heap_assets.tables import GRAPH, PROFILE_COLUMNS, PROFILES, event_asset, is_inbox_table
 from heap_assets.values import sql_identifier, sql_literal
 from heap_assets.versions import version_of
 
@@ -52,7 +52,9 @@ def check_analytics(project: Project) -> None:
     for name in project.settings.analytics:
         query = query_of(project, name)
         for column, table in query.properties.items():
-            columns = project.catalogue.columns(table) if project.event_tables else None
+            columns = [*event_schema(project, table)] if is_inbox_table(table) else project.catalogue.columns(table)
+            if not project.event_tables and not is_inbox_table(table):
+                continue
             if columns is not None and column not in columns:
                 raise SettingsError(
                     f"analytics.{name}: {table} has no column {column!r}. Columns: {', '.join(columns)}"
@@ -70,12 +72,14 @@ def statement_of(project: Project, query: Query, day: date, dialect: Dialect = "
         f"WHERE identifier_type = {sql_literal(HEAP_USER_ID)} AND NOT shared AND profile_id IS NOT NULL"
     )
     built = [table for table, days in _days(project, query, first, day).items() if days]
-    rows = [_event_rows(project, query, table, relations) for table in built]
+    rows = [_event_rows(project, query, table, relations) for table in built if not is_inbox_table(table)]
+    messages = [_event_rows(project, query, table, relations) for table in built if is_inbox_table(table)]
     events = " UNION ALL ".join(rows) or _no_events(query)
     of_people = f"SELECT u.profile_id, e.* FROM ({events}) AS e JOIN users AS u ON u.user_id = e.user_id"
+    of_people = " UNION ALL ".join([of_people, *messages])
     parts = {"users": users, "events": of_people}
     parameters = {**made.parameters}
-    if rows:
+    if built:
         parameters["first_day"] = str(first)
     if "people" in made.sql:
         parts["people"] = relations.snapshot(PROFILES)
@@ -98,7 +102,7 @@ def result_of(project: Project, query: Query, day: date) -> pl.DataFrame:
         if project.lake.find(path, str(day)) is None:
             raise MissingInputError(f"{path} {day} is not built")
     statement, lake = statement_of(project, query, day), project.settings.lake
-    assets = [PROFILES, GRAPH, *(heap_asset(table) for table in query.events or project.event_tables)]
+    assets = [PROFILES, GRAPH, *(event_asset(table) for table in query.events or project.event_tables)]
     with LakeSql(lake.url, lake.options, assets=assets) as sql:
         return sql.sql(statement.text(), statement.parameters)
 
@@ -113,8 +117,8 @@ def analytics_of_day(project: Project, name: str, day: date) -> BuiltTable:
     lake = project.lake
     versions = {f"{path}@{day}": lake.versions(path)[str(day)] for path in (PROFILES, GRAPH)}
     for table, days in _days(project, query, first, day).items():
-        stored = lake.versions(heap_asset(table))
-        versions |= {f"{heap_asset(table)}@{key}": stored[key] for key in days}
+        stored = lake.versions(event_asset(table))
+        versions |= {f"{event_asset(table)}@{key}": stored[key] for key in days}
     versions["settings"] = version_of([query.kind, asdict(query)])
     chart = chart_of(query, frame)
     figures = {f"bar_{label}"[:60]: value for label, value in chart.bars.items()} if query.kind == "funnel" else {}
@@ -127,7 +131,8 @@ def _with_tables(project: Project, query: Query, where: str) -> Query:
     changes: dict[str, Any] = {}
     for one in fields(query):
         value = getattr(query, one.name)
-        if one.name not in _NAMES_OF_EVENTS or not project.event_tables:
+        names = [value] if isinstance(value, str) else value
+        if one.name not in _NAMES_OF_EVENTS or not (project.event_tables or any(map(is_inbox_table, names or ()))):
             continue
         if isinstance(value, str):
             changes[one.name] = table_of_event(project, value, f"{where}.{one.name}")
@@ -143,18 +148,24 @@ def _with_tables(project: Project, query: Query, where: str) -> Query:
 
 def _days(project: Project, query: Query, first: date, day: date) -> dict[str, list[str]]:
     tables = query.events or project.event_tables
-    built = {table: project.lake.partitions(heap_asset(table)) for table in tables}
+    built = {table: project.lake.partitions(event_asset(table)) for table in tables}
     return {table: [key for key in keys if str(first) <= key <= str(day)] for table, keys in built.items()}
 
 
 def _event_rows(project: Project, query: Query, table: str, relations: Relations) -> str:
     schema = event_schema(project, table)
-    columns = [f"CAST({name} AS {kind}) AS {name}" for name, kind in _EVENT_COLUMNS.items()]
+    columns = [
+        f"CAST({name if name in schema else 'NULL'} AS {kind}) AS {name}" for name, kind in _EVENT_COLUMNS.items()
+    ]
     for column, of in query.properties.items():
         value = sql_identifier(column) if of == table and column in schema else "NULL"
         columns.append(f"CAST({value} AS VARCHAR) AS {sql_identifier(column)}")
+    if is_inbox_table(table):
+        days = "CAST(t.time AS DATE) >= CAST($first_day AS DATE) AND CAST(t.time AS DATE) <= CAST($day AS DATE)"
+        source = f"{relations.events(table, schema).sql} AS t WHERE {days}"
+        return f"SELECT t.profile_id, {', '.join(columns)}, {sql_literal(table)} AS event_type FROM {source}"
     own = f" AND ({OWN_MARK} IS NULL OR {OWN_MARK} <> {sql_literal(OWN_VALUE)})" if OWN_MARK in schema else ""
-    source = f"{relations.table(heap_asset(table))} AS t WHERE {relations.days_between('first_day', 'day')}{own}"
+    source = f"{relations.table(event_asset(table))} AS t WHERE {relations.days_between('first_day', 'day')}{own}"
     return f"SELECT {', '.join(columns)}, {sql_literal(table)} AS event_type FROM {source}"
 
 

@@ -13,7 +13,8 @@ import polars as pl
 
 from heap_assets.analytics import AudienceTables, Dialect, Statement, audience_sql
 from heap_assets.errors import MissingInputError, SettingsError, no_such
-from heap_assets.pipelines.behaviour import audience_facts, audience_reach, event_schema, windows_of
+from heap_assets.pipelines.behaviour import audience_facts, audience_reach, windows_of
+from heap_assets.pipelines.events import event_schema
 from heap_assets.pipelines.relations import Relations
 from heap_assets.profiles import (
     Audience,

@@ -2,53 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Sequence
+from datetime import date, timedelta
 from typing import Any
 
 import polars as pl
 
+from heap_assets.config import Behaviour
 from heap_assets.errors import SettingsError
-from heap_assets.pipelines.functions import with_enriched
+from heap_assets.pipelines.events import (
+    Window,
+    days_of,
+    event_frames,
+    event_schema,
+    heap_rows,
+    messages_named,
+    table_of_event,
+)
+from heap_assets.pipelines.functions import OpenPools, with_enriched
 from heap_assets.profiles import (
     Accounts,
     Audience,
+    EventCriterion,
     Facts,
     event_stream,
-    event_table,
     events_needed,
-    events_of_profiles,
     in_order,
     with_audience,
+    with_behaviour,
 )
-from heap_assets.profiles import with_behaviour as joined
 from heap_assets.project import Project
-from heap_assets.signals import FIRED, FIRINGS
-from heap_assets.sources.heap_connect import without_own
-from heap_assets.tables import BEHAVIOUR_COLUMNS, heap_asset, is_signal, warehouse_asset
-from heap_assets.values import as_text
+from heap_assets.tables import BEHAVIOUR_COLUMNS, is_inbox_table, is_signal, warehouse_asset
 
 _STREAM = ("user_id", "time", "session_id")
-_TYPES: dict[str, pl.DataType] = {
-    "event_id": pl.Int64(),
-    "user_id": pl.Int64(),
-    "session_id": pl.Int64(),
-    "time": pl.Datetime("us", "UTC"),
-}
-
-
-@dataclass(frozen=True)
-class Window:
-    """The events that the profiles of a day depend on: event table to the days that are built, oldest first."""
-
-    day: date
-    days: dict[str, list[str]]
-
-    @property
-    def as_of(self) -> datetime:
-        """The end of the day, from which windows count back."""
-        return datetime(self.day.year, self.day.month, self.day.day, tzinfo=UTC) + timedelta(days=1)
 
 
 def window(project: Project, day: date) -> Window:
@@ -66,20 +52,25 @@ def look_back_days(project: Project) -> dict[str, int | None]:
     """Return for each event table the number of days to read before the end of a day; None reads all built days."""
     profile_settings = project.settings.profiles
     days_back: dict[str, int | None] = {}
-    if not project.event_tables:
-        return days_back
     if profile_settings.behaviour:
-        for flag, event in profile_settings.behaviour.features.items():
-            table_of_event(project, event, f"profiles.behaviour.features.{flag}")
         days_back = dict.fromkeys(project.event_tables, profile_settings.behaviour.days)
+        for flag, event in profile_settings.behaviour.features.items():
+            table = table_of_event(project, event, f"profiles.behaviour.features.{flag}")
+            if is_inbox_table(table):
+                days_back[table] = profile_settings.behaviour.days
+        for name in profile_settings.behaviour.messages:
+            days_back[table_of_event(project, name, "profiles.behaviour.messages")] = None  # first and last seen
     for name, score in profile_settings.scores.items():
         for event in score.weights:
             table = table_of_event(project, event, f"profiles.scores.{name}.weights")
-            days_back[table] = max(days_back.get(table) or 0, score.within_days)
+            longest = days_back.get(table, 0)
+            days_back[table] = None if longest is None else max(longest, score.within_days)
     for table, days in audience_reach(project, project.audiences).items():
         longest = days_back.get(table, 0)
         days_back[table] = None if days is None or longest is None else max(longest, days)
-    return days_back
+    if project.event_tables:
+        return days_back
+    return {table: days for table, days in days_back.items() if is_inbox_table(table)}
 
 
 def audience_reach(project: Project, audiences: Sequence[Audience]) -> dict[str, int | None]:
@@ -99,24 +90,24 @@ def audience_reach(project: Project, audiences: Sequence[Audience]) -> dict[str,
 
 
 def with_behaviour_and_audiences(
-    project: Project, profiles: pl.LazyFrame, graph: pl.LazyFrame, events_window: Window
+    project: Project,
+    profiles: pl.LazyFrame,
+    graph: pl.LazyFrame,
+    events_window: Window,
+    pools: OpenPools | None = None,
 ) -> tuple[pl.LazyFrame, dict[str, str], dict[str, Any]]:
     """Add the columns of `profiles.behaviour`, those of functions, and one true/false column per audience.
+
+    `pools`: processes of functions that stay open.
 
     Also returns the audiences whose conditions cannot be evaluated, with the reason (their column is null), and the
     notes of functions.
     """
     profile_settings = project.settings.profiles
     if profile_settings.behaviour:
-        features = {
-            flag: table_of_event(project, event, f"profiles.behaviour.features.{flag}")
-            for flag, event in profile_settings.behaviour.features.items()
-        }
-        stream = {table: _rows(project, table, days, _STREAM) for table, days in events_window.days.items() if days}
-        events = event_stream(stream, graph)
-        profiles = joined(profiles, graph, events, events_window.as_of, features, profile_settings.behaviour.days)
+        profiles = _with_activity(project, profile_settings.behaviour, profiles, graph, events_window)
     profiles = _with_scores(project, profiles, graph, events_window)
-    profiles, notes = with_enriched(project, profiles, events_window.day)
+    profiles, notes = with_enriched(project, profiles, events_window.day, pools)
     if not profile_settings.audiences:
         return profiles, {}, notes
     facts = audience_facts(project, project.audiences, graph, events_window)
@@ -134,25 +125,47 @@ def with_behaviour_and_audiences(
     return profiles.select(*columns, *profile_settings.audiences), set_aside, notes
 
 
+def _with_activity(
+    project: Project, behaviour: Behaviour, profiles: pl.LazyFrame, graph: pl.LazyFrame, events_window: Window
+) -> pl.LazyFrame:
+    """Add the columns of `profiles.behaviour`: of Heap's events, and of the tables of messages that it names."""
+    features = {
+        flag: table_of_event(project, event, f"profiles.behaviour.features.{flag}")
+        for flag, event in behaviour.features.items()
+    }
+    stream = {
+        table: heap_rows(project, table, days, _STREAM)
+        for table, days in events_window.days.items()
+        if days and not is_inbox_table(table)
+    }
+    events = event_stream(stream, graph)
+    posted = event_frames(project, behaviour.messages, graph, events_window)
+    counted = [_as_stream(rows, messages_named(table)) for table, rows in posted.items()]
+    of_features = [name for name in features.values() if is_inbox_table(name)]
+    proofs = [
+        _as_stream(rows, pl.lit(name))
+        for name, rows in event_frames(project, of_features, graph, events_window).items()
+    ]
+    return with_behaviour(
+        profiles,
+        graph,
+        pl.concat([events, *counted]),
+        events_window.as_of,
+        features,
+        behaviour.days,
+        proofs=pl.concat([events, *proofs]) if proofs else None,
+        further=pl.concat(counted) if counted else None,
+    )
+
+
+def _as_stream(rows: pl.LazyFrame, event_type: pl.Expr) -> pl.LazyFrame:
+    """Return messages as :func:`heap_assets.profiles.event_stream` returns events; they are of no session."""
+    return rows.select("time", pl.lit(None, pl.Int64).alias("session_id"), event_type.alias("event_type"), "profile_id")
+
+
 def windows_of(project: Project, day: date, audiences: Sequence[Audience]) -> Window:
     """Return the event days that some audiences depend on."""
     return Window(day, days_of(project, day, audience_reach(project, audiences)))
-
-
-def days_of(project: Project, day: date, reach: Mapping[str, int | None]) -> dict[str, list[str]]:
-    """Return the built days of event tables up to a day, as many of each as `reach` says; None for all."""
-    days = {}
-    for table, back in reach.items():
-        first = date.min if back is None else day - timedelta(days=back)
-        partitions = project.lake.partitions(heap_asset(table))
-        days[table] = [key for key in partitions if str(first) < key <= str(day)]
-    return days
-
-
-def event_schema(project: Project, table: str) -> pl.Schema:
-    """Return the columns of an event table: those of its newest day, else the catalogue's."""
-    keys = project.lake.partitions(heap_asset(table))
-    return _rows(project, table, keys[-1:]).collect_schema()
 
 
 def audience_facts(
@@ -165,32 +178,6 @@ def audience_facts(
     signals = [event for event in events_needed(audiences) if is_signal(event)]
     events = event_frames(project, [*audience_reach(project, audiences), *signals], graph, events_window)
     return Facts(events, events_window.as_of, accounts_of_day(project, events_window.day))
-
-
-def event_frames(
-    project: Project, tables: Iterable[str], graph: pl.LazyFrame, events_window: Window
-) -> dict[str, pl.LazyFrame]:
-    """Return event tables by name, each with the profile of every row; of signals, what fired before the day."""
-    return {
-        table: _firings(project, table, graph, events_window.day)
-        if is_signal(table)
-        else events_of_profiles(_rows(project, table, events_window.days.get(table, ())), graph)
-        for table in tables
-    }
-
-
-def _firings(project: Project, asset: str, graph: pl.LazyFrame, day: date) -> pl.LazyFrame:
-    """Return the firings of a signal before a day, under the profile ids of its graph."""
-    keys = [key for key in project.lake.partitions(asset) if key < str(day)]
-    frames = [project.lake.scan(asset, key) for key in keys]
-    rows = pl.concat([pl.LazyFrame(schema=FIRINGS), *frames], how="diagonal_relaxed")
-    owners = graph.filter(~pl.col("shared")).select("identifier_type", "identifier", owner="profile_id")
-    return (
-        rows.filter(pl.col("status") == FIRED)
-        .join(owners, on=["identifier_type", "identifier"], how="left")
-        .with_columns(profile_id=pl.coalesce("owner", "profile_id"), event_id=pl.lit(None, pl.Int64))
-        .drop("owner")
-    )
 
 
 def accounts_of_day(project: Project, day: date) -> Accounts | None:
@@ -212,10 +199,10 @@ def _with_scores(project: Project, profiles: pl.LazyFrame, graph: pl.LazyFrame, 
         counts = []
         for event, weight in score.weights.items():
             table = table_of_event(project, event, f"profiles.scores.{name}.weights")
-            rows = _rows(project, table, events_window.days.get(table, ()), ("user_id", "time"))
+            rows = event_frames(project, [table], graph, events_window)[table]
             in_window = (pl.col("time") >= since) & (pl.col("time") < events_window.as_of)
             count = pl.len().cast(pl.Float64).clip(upper_bound=score.most) * weight
-            recent = events_of_profiles(rows.filter(in_window), graph)
+            recent = rows.filter(in_window)
             counts.append(recent.group_by("profile_id").agg(count.alias(name)))
         total = pl.concat(counts).group_by("profile_id").agg(pl.col(name).sum())
         profiles = profiles.join(total, on="profile_id", how="left", maintain_order="left").with_columns(
@@ -227,18 +214,18 @@ def _with_scores(project: Project, profiles: pl.LazyFrame, graph: pl.LazyFrame, 
 def column_sources(project: Project) -> dict[str, set[tuple[str, str]]]:
     """Return for each column of behaviour and audiences the (event table, column) pairs that it is computed from."""
     profile_settings = project.settings.profiles
-    if not project.event_tables:
-        return {name: set() for name in profile_settings.columns if name not in profile_settings.traits}
     sources: dict[str, set[tuple[str, str]]] = {}
     if profile_settings.behaviour:
-        stream_columns = {(table, column) for table in project.event_tables for column in _STREAM}
-        sources = dict.fromkeys(BEHAVIOUR_COLUMNS, stream_columns)
+        tables = {*project.event_tables, *profile_settings.behaviour.messages}
+        columns = {(table, column) for table in tables for column in _columns_of_person(table)}
+        columns |= {(table, "session_id") for table in project.event_tables}
+        sources = dict.fromkeys(BEHAVIOUR_COLUMNS, columns)
         for flag, event in profile_settings.behaviour.features.items():
             table = table_of_event(project, event, f"profiles.behaviour.features.{flag}")
-            sources[flag] = {(table, "user_id"), (table, "time")}
+            sources[flag] = {(table, column) for column in _columns_of_person(table)}
     for name, score in profile_settings.scores.items():
         tables = {table_of_event(project, event, f"profiles.scores.{name}.weights") for event in score.weights}
-        sources[name] = {(table, column) for table in tables for column in ("user_id", "time")}
+        sources[name] = {(table, column) for table in tables for column in _columns_of_person(table)}
     for audience in project.audiences:
         sources[audience.name] = {
             (table_of_event(project, criterion.type, criterion.where), column)
@@ -246,80 +233,46 @@ def column_sources(project: Project) -> dict[str, set[tuple[str, str]]]:
             if not is_signal(criterion.type)
             for column in ("user_id", "time", *(name for name, _ in criterion.properties))
         }
-    return sources
+    if project.event_tables:
+        return sources
+    return {name: {pair for pair in pairs if is_inbox_table(pair[0])} for name, pairs in sources.items()}
+
+
+def _columns_of_person(table: str) -> tuple[str, ...]:
+    return ("user_id", "time", "anonymous_id") if is_inbox_table(table) else ("user_id", "time")
 
 
 def check_events(project: Project) -> list[str]:
-    """Check that the catalogue has the events and properties that behaviour and audiences name.
+    """Check that there are the events and properties that behaviour and audiences name.
 
-    Returns one message for each check that must wait, since a new lake has no event table. Raises SettingsError, naming
-    the key of an event or property that Heap's tables do not have.
+    Returns one message for each check that must wait, since a new lake has no event table of Heap. Raises
+    SettingsError, naming the key of an event or property that there is not.
     """
     profile_settings = project.settings.profiles
-    if not project.event_tables:
-        features = profile_settings.behaviour.features.values() if profile_settings.behaviour else ()
-        forwarded = [f"sync.{name}" for name, sync in project.settings.sync.items() if sync.by_table]
-        needed = [*sorted({*features, *events_needed(project.audiences)}), *forwarded]
-        if not needed:
-            return []
-        listed = ", ".join(needed)
-        return [f"no event table is known yet: whether Heap has what is asked for ({listed}) shows with the first dump"]
     look_back_days(project)
     for audience in project.audiences:
         for criterion in audience.criteria:
-            if is_signal(criterion.type):
-                continue
-            table = table_of_event(project, criterion.type, criterion.where)
-            columns = project.catalogue.columns(table) or []
-            for column, condition in criterion.properties:
-                if column not in columns:
-                    raise SettingsError(
-                        f"{condition.where}: {table} has no column {column!r}. Columns: {', '.join(columns)}"
-                    )
-    return []
+            if not is_signal(criterion.type):
+                _check_properties(project, criterion)
+    if project.event_tables:
+        return []
+    features = profile_settings.behaviour.features.values() if profile_settings.behaviour else ()
+    forwarded = [f"sync.{name}" for name, sync in project.settings.sync.items() if sync.by_table]
+    events = sorted(event for event in {*features, *events_needed(project.audiences)} if not is_inbox_table(event))
+    listed = ", ".join([*events, *forwarded])
+    if not listed:
+        return []
+    return [f"no event table is known yet: whether Heap has what is asked for ({listed}) shows with the first dump"]
 
 
-def table_of_event(project: Project, event: str, where: str) -> str:
-    """Return the table of an event; where no event table is known at all, the event by its own name."""
-    if not project.event_tables:
-        return event
-    table = event_table(event, dict.fromkeys(project.event_tables))
-    if table is None:
-        raise SettingsError(
-            f"{where} names the event {event!r}, which no table holds. Tables: {', '.join(project.event_tables)}"
-        )
-    return table
-
-
-def _rows(project: Project, table: str, days: Iterable[str], columns: Iterable[str] = ()) -> pl.LazyFrame:
-    """Scan days of a table, without the events that we sent to Heap ourselves.
-
-    A table without days has the catalogue's columns; one that the catalogue does not know, those that audiences name.
-    """
-    keys = list(days)
-    if not keys:
-        names = project.catalogue.columns(table) or _columns_of_audiences(project, table)
-        return pl.LazyFrame(schema={name: _TYPES.get(name, pl.String()) for name in (*_TYPES, *names)})
-    frames = [without_own(project.lake.scan(heap_asset(table), key)) for key in keys]
-    return pl.concat([frame.select(columns) for frame in frames] if columns else _alike(frames), how="diagonal")
-
-
-def _alike(frames: Sequence[pl.LazyFrame]) -> list[pl.LazyFrame]:
-    """Return days of a table with columns of equal types: text where the types of a property differ by day."""
-    schemas = [frame.collect_schema() for frame in frames]
-    types: dict[str, set[pl.DataType]] = {}
-    for schema in schemas:
-        for name, dtype in schema.items():
-            types.setdefault(name, set()).add(dtype)
-    differing = {name for name, dtypes in types.items() if len(dtypes) > 1}
-    return [
-        frame.with_columns(
-            as_text(pl.col(name), schema[name]).alias(name) for name in sorted(differing & schema.keys())
-        )
-        for frame, schema in zip(frames, schemas, strict=True)
-    ]
-
-
-def _columns_of_audiences(project: Project, event: str) -> list[str]:
-    criteria = [criterion for audience in project.audiences for criterion in audience.criteria]
-    return [column for criterion in criteria if criterion.type == event for column, _ in criterion.properties]
+def _check_properties(project: Project, criterion: EventCriterion) -> None:
+    table = table_of_event(project, criterion.type, criterion.where)
+    if is_inbox_table(table):
+        columns = list(event_schema(project, table))
+    elif project.event_tables:
+        columns = project.catalogue.columns(table) or []
+    else:
+        return
+    for column, condition in criterion.properties:
+        if column not in columns:
+            raise SettingsError(f"{condition.where}: {table} has no column {column!r}. Columns: {', '.join(columns)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 
 import polars as pl
@@ -20,8 +21,21 @@ def consent_version(project: Project) -> list[object]:
     return [consent.model_dump(mode="json")] if consent.purposes else []
 
 
-def with_consent_of_day(project: Project, profiles: pl.LazyFrame, day: date) -> pl.LazyFrame:
+def with_consent_of_day(
+    project: Project,
+    profiles: pl.LazyFrame,
+    day: date,
+    graph: pl.LazyFrame | None = None,
+    rows: Mapping[str, pl.LazyFrame] | None = None,
+) -> pl.LazyFrame:
     """Add a column `consent_<purpose>` to profiles for each purpose of the settings.
+
+    Parameters
+    ----------
+    graph
+        Of the people of `profiles`; that of the day unless given.
+    rows
+        Asset of a table to its rows that name these people, in place of those that are stored.
 
     Raises SettingsError, naming the key, if a table or a column is not there.
     """
@@ -31,7 +45,7 @@ def with_consent_of_day(project: Project, profiles: pl.LazyFrame, day: date) -> 
     if consent.region is not None and consent.region not in profiles.collect_schema():
         raise SettingsError(f"privacy.consent.region is {consent.region!r}, which is no trait of profiles")
     statements = [
-        _statements(project, source, day, f"privacy.consent.sources[{number}]")
+        _statements(project, source, day, f"privacy.consent.sources[{number}]", graph, rows or {})
         for number, source in enumerate(consent.sources)
     ]
     return with_consent(
@@ -44,24 +58,40 @@ def with_consent_of_day(project: Project, profiles: pl.LazyFrame, day: date) -> 
     )
 
 
-def _statements(project: Project, source: ConsentSource, day: date, where: str) -> pl.LazyFrame | None:
+def consent_asset(source: ConsentSource) -> str:
+    """Return the lake asset that a source of consent is."""
+    if source.table == "users":
+        return USERS
+    return source.table if is_inbox_table(source.table) else warehouse_asset(source.table)
+
+
+def _statements(
+    project: Project,
+    source: ConsentSource,
+    day: date,
+    where: str,
+    graph: pl.LazyFrame | None,
+    of_people: Mapping[str, pl.LazyFrame],
+) -> pl.LazyFrame | None:
     """Return the statements of a source as they stood at the end of a day; None before it was first read."""
-    asset = USERS if source.table == "users" else source.table
-    asset = asset if asset == USERS or is_inbox_table(asset) else warehouse_asset(asset)
+    asset = consent_asset(source)
     table = project.snapshot_sources.get(asset)
     if table is None or not table.mappings:
         raise SettingsError(f"{where}.table is {source.table!r}, which is no table that names people by identifiers")
-    newest = project.lake.newest_partition(asset, day)
-    if newest is None:
-        return None
-    rows = project.lake.scan(asset, str(newest))
+    rows = of_people.get(asset)
+    if rows is None:
+        newest = project.lake.newest_partition(asset, day)
+        if newest is None:
+            return None
+        rows = project.lake.scan(asset, str(newest))
     columns = rows.collect_schema()
     needed = [*source.columns.values(), *filter(None, (source.purpose, source.state, source.at))]
     if missing := [name for name in needed if name not in columns]:
         raise SettingsError(f"{where}: {asset} has no column {missing[0]!r}. Columns: {', '.join(columns)}")
     if "profile_id" in columns:
         rows = rows.drop("profile_id")
-    assigned = assign(rows, table, project.lake.scan(GRAPH, str(day)), project.rules)
+    people = project.lake.scan(GRAPH, str(day)) if graph is None else graph
+    assigned = assign(rows, table, people, project.rules)
     if source.columns:
         return wide_statements(assigned, source.table, source.columns, source.at, source.granted)
     return long_statements(assigned, source.table, str(source.purpose), str(source.state), source.at, source.granted)

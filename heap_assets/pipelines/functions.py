@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from fnmatch import fnmatchcase
@@ -169,8 +170,37 @@ def run_function(
         yield from through(pool, shape, as_text, parts, outcome)
 
 
-def with_enriched(project: Project, profiles: pl.LazyFrame, day: date) -> tuple[pl.LazyFrame, dict[str, Any]]:
-    """Add the columns that `functions.enrich` makes of each profile; also returns what became of the rows, as notes."""
+class OpenPools:
+    """Processes of functions that stay between calls: one pool a function, another once its code or the day is."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[str, Pool]] = {}
+
+    def pool(self, project: Project, function: FunctionSettings, day: date, name: str) -> Pool:
+        """Return the pool of a function for a day."""
+        version = version_of([_version(project, function), str(day)])
+        open_version, pool = self._open.get(name, ("", None))
+        if pool is None or open_version != version:
+            if pool is not None:
+                pool.__exit__()
+            pool = _pool(code_of(project, function), function, day, name)
+            self._open[name] = version, pool
+        return pool
+
+    def close(self) -> None:
+        """End the processes."""
+        for _, pool in self._open.values():
+            pool.__exit__()
+        self._open = {}
+
+
+def with_enriched(
+    project: Project, profiles: pl.LazyFrame, day: date, pools: OpenPools | None = None
+) -> tuple[pl.LazyFrame, dict[str, Any]]:
+    """Add the columns that `functions.enrich` makes of each profile; also returns what became of the rows, as notes.
+
+    `pools`: whose processes are used, and stay; without it they are this call's.
+    """
     functions = project.settings.functions.enrich
     if not functions:
         return profiles, {}
@@ -179,7 +209,11 @@ def with_enriched(project: Project, profiles: pl.LazyFrame, day: date) -> tuple[
     for name, function in functions.items():
         declared = {column: DTYPES[kind] for column, kind in function.columns.items()}
         as_text = wide_integers(frame.lazy(), [])
-        with _pool(code_of(project, function), function, day, name) as pool:
+        with (
+            _pool(code_of(project, function), function, day, name)
+            if pools is None
+            else nullcontext(pools.pool(project, function, day, name))
+        ) as pool:
             parts = [
                 enriched(pool, part, declared, as_text, lambda value: hashed(value, key) or "", outcome)
                 for part in frame.iter_slices(_CHUNK)

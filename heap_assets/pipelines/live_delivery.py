@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
@@ -31,38 +32,79 @@ from heap_assets.project import Project
 from heap_assets.storage import Lake, OverlayStore
 from heap_assets.tables import GRAPH, PROFILES
 
-_GATE_SECONDS = 10.0
+_LOG: Final = logging.getLogger("heap_assets.live")
+_GATE_SECONDS: Final = 10.0
+_MOST_MESSAGES: Final = 100_000
+"""Of a sync that cannot send: more are left to its next run, which reads them from the lake."""
 _DELIVERED = (Status.SUCCEEDED, Status.PARTIAL)
 
 
 @dataclass
 class LiveSync:
-    """One live sync, with the people whose changes wait to be sent."""
+    """One live sync, with what waits to be sent: people who changed, or messages that came."""
 
     name: str
     sender: LiveSender
-    waiting: set[str] = field(default_factory=set)
+    source: str
+    blocked_by: str = ""
+    """Why nothing is sent now; empty if the last attempt went out."""
+    people: set[str] = field(default_factory=set)
     """Ids of profiles that are to be sent, or looked for and withdrawn."""
     before: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Their rows as they were when they were sent last."""
-    blocked_by: str = ""
-    """Why nothing is sent now; empty if the last attempt went out."""
+    messages: list[pl.DataFrame] = field(default_factory=list)
     _gate: tuple[float, str] = (-_GATE_SECONDS, "")
 
-    def queue(self, changed: Changed) -> None:
-        """Let changed people wait."""
-        for row in changed.before.to_dicts():
-            self.before.setdefault(row["profile_id"], row)
-        self.waiting |= {*changed.before["profile_id"], *changed.now["profile_id"]}
+    @property
+    def is_of_events(self) -> bool:
+        """Whether it sends messages, each once, rather than people."""
+        return self.source != PROFILES
+
+    @property
+    def waiting(self) -> int:
+        """How many people or messages wait."""
+        return len(self.people) + sum(map(len, self.messages))
+
+    def queue(self, changed: Changed | None, posted: Mapping[str, pl.DataFrame]) -> None:
+        """Let people who changed wait, or messages that came."""
+        if self.is_of_events:
+            if self.source in posted:
+                self.messages.append(posted[self.source])
+            if self.waiting > _MOST_MESSAGES:
+                _LOG.warning("sync %s: %d messages are left to its next run (%s)", *self._left())
+                self.messages = []
+            return
+        if changed is not None:
+            for row in changed.before.to_dicts():
+                self.before.setdefault(row["profile_id"], row)
+            self.people |= {*changed.before["profile_id"], *changed.now["profile_id"]}
+
+    def _left(self) -> tuple[str, int, str]:
+        return self.name, self.waiting, self.blocked_by or "they came too fast"
+
+    def go_on_from(self, other: LiveSync) -> None:
+        """Let wait what waited for another base."""
+        self.people, self.before, self.messages = other.people, other.before, other.messages
+
+    def clear(self) -> None:
+        """Let nothing wait any more: it was sent."""
+        self.people, self.before, self.messages = set(), {}, []
 
 
 class LiveDelivery:
-    """The live syncs of a deployment."""
+    """The live syncs of a deployment.
 
-    def __init__(self, project: Project, profiles: LiveProfiles) -> None:
+    `earlier`: of another base; what waits there waits here.
+    """
+
+    def __init__(self, project: Project, profiles: LiveProfiles, earlier: LiveDelivery | None = None) -> None:
         self._project, self._profiles = project, profiles
-        names = [name for name, sync in project.settings.sync.items() if sync.live]
-        self.syncs = [LiveSync(name, self._sender(name)) for name in names]
+        live = {name: sync.source for name, sync in project.settings.sync.items() if sync.live}
+        self.syncs = [LiveSync(name, self._sender(name), source) for name, source in live.items()]
+        before = {sync.name: sync for sync in earlier.syncs} if earlier is not None else {}
+        for sync in self.syncs:
+            if sync.name in before:
+                sync.go_on_from(before[sync.name])
 
     def _sender(self, name: str) -> LiveSender:
         connector, project = connector_of(self._project, name), self._project
@@ -75,10 +117,11 @@ class LiveDelivery:
             project.allowed_hosts,
         )
 
-    def queue(self, changed: Changed) -> None:
-        """Let changed people wait for every sync."""
+    def queue(self, changed: Changed | None) -> None:
+        """Let changed people, and the messages that came, wait for every sync."""
+        posted = self._profiles.posted()
         for sync in self.syncs:
-            sync.queue(changed)
+            sync.queue(changed, posted)
 
     def send(self) -> Iterator[SyncReport]:
         """Send what waits, sync by sync; what cannot be sent goes on waiting, and the sync says why."""
@@ -94,8 +137,7 @@ class LiveDelivery:
                 sync.blocked_by = "a run of the sync is sending"
                 continue
             if report.status in _DELIVERED:
-                sync.waiting.clear()
-                sync.before.clear()
+                sync.clear()
             else:
                 sync.blocked_by = f"{report.status}: {report.reason or 'no reason is known'}"
             yield report
@@ -118,21 +160,35 @@ class LiveDelivery:
         return reason
 
     def _send(self, sync: LiveSync) -> SyncReport:
-        now = self._profiles.rows(sync.waiting)
+        if sync.is_of_events:
+            return self._send_messages(sync)
+        now = self._profiles.rows(sync.people)
         before = pl.DataFrame(list(sync.before.values()), schema=now.schema)
-        with self._rows(sync.name, before) as rows:
-            keys = _keys(rows)
-        with self._rows(sync.name, now) as rows:
-            return sync.sender.send(rows, pl.concat([keys, _keys(rows)]))
+        with self._rows(sync.name, before, _graph_of(before)) as rows:
+            keys = _keys(rows, "key")
+        with self._rows(sync.name, now, _graph_of(now)) as rows:
+            return sync.sender.send(rows, pl.concat([keys, _keys(rows, "key")]))
+
+    def _send_messages(self, sync: LiveSync) -> SyncReport:
+        """Send messages to the people whose they are now; those of nobody yet are left to a run of the sync."""
+        messages = pl.concat(sync.messages).unique("message_id", keep="first", maintain_order=True)
+        people, graph = self._profiles.people_of(sync.source, messages)
+        with self._rows(sync.name, people, graph, {sync.source: messages}) as rows:
+            return sync.sender.send(rows, _keys(rows, "event_key"))
 
     @contextmanager
-    def _rows(self, name: str, profiles: pl.DataFrame) -> Iterator[Rows]:
-        """Give the rows that the connector makes of some profiles, as if these were all of the day."""
+    def _rows(
+        self, name: str, profiles: pl.DataFrame, graph: pl.DataFrame, posted: Mapping[str, pl.DataFrame] | None = None
+    ) -> Iterator[Rows]:
+        """Give the rows that the connector makes of people and messages, as if these were all of the day."""
         with tempfile.TemporaryDirectory(prefix="heap-assets-") as folder:
-            lake = Lake(OverlayStore(self._project.lake.store, Path(folder)))
+            store = OverlayStore(self._project.lake.store, Path(folder), [f"{asset}/" for asset in posted or ()])
+            lake = Lake(store)
             day = str(self._profiles.day)
             lake.write(PROFILES, day, profiles)
-            lake.write(GRAPH, day, _graph_of(profiles))
+            lake.write(GRAPH, day, graph)
+            for asset, messages in (posted or {}).items():
+                lake.write(asset, day, messages)
             connector: Connector[Any] = connector_of(self._project.with_lake(lake), name)
             yield connector.rows_to_send(self._profiles.day)
 
@@ -158,22 +214,21 @@ def follow_once(project: Project) -> dict[str, dict[str, Any]]:
     profiles = LiveProfiles(project)
     delivery = LiveDelivery(project, profiles)
     changed = profiles.apply(profiles.backlog)
-    if changed is not None:
-        delivery.queue(changed)
+    delivery.queue(changed)
     sent = {report.sync: report.sent for report in delivery.send()}
     delivery.close()
     return {
-        sync.name: {"sent": sent.get(sync.name, 0), "waiting": len(sync.waiting)}
+        sync.name: {"sent": sent.get(sync.name, 0), "waiting": sync.waiting}
         | ({"blocked_by": sync.blocked_by} if sync.blocked_by else {})
         for sync in delivery.syncs
     }
 
 
-def _keys(rows: Rows) -> pl.Series:
+def _keys(rows: Rows, column: str) -> pl.Series:
     """Return all keys of rows, of held and invalid ones too."""
     if not isinstance(rows, Addressed):
-        return rows.select(pl.col("key").cast(pl.String)).collect()["key"]
-    parts = (rows.rows, rows.held, rows.invalid)
+        return rows.select(pl.col(column).cast(pl.String).alias("key")).collect()["key"]
+    parts = (rows.rows.select(key=column), rows.held, rows.invalid)
     return pl.concat([part.select(pl.col("key").cast(pl.String)).collect()["key"] for part in parts])
 
 

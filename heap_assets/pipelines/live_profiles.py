@@ -7,18 +7,23 @@ from the rows of the same tables. The batch day computed from the same messages 
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import partial
 from typing import Final
 
 import polars as pl
 
 from heap_assets import clock
 from heap_assets.errors import MissingInputError
-from heap_assets.identity import LinkIndex, SourceTable, extract, identifier_hashes, resolve, row_identifiers
+from heap_assets.identity import GRAPH as GRAPH_SCHEMA
+from heap_assets.identity import LinkIndex, extract, identifier_hashes, resolve, row_identifiers
 from heap_assets.pipelines.behaviour import window, with_behaviour_and_audiences
+from heap_assets.pipelines.consent import consent_asset, with_consent_of_day
+from heap_assets.pipelines.events import Window
+from heap_assets.pipelines.functions import OpenPools
+from heap_assets.pipelines.live_rows import RowsOfPeople
 from heap_assets.pipelines.people import (
     merged_away,
     newest_trait_days,
@@ -30,7 +35,7 @@ from heap_assets.pipelines.readiness import identity_inputs
 from heap_assets.profiles import TraitSource, golden_records
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import without_own
-from heap_assets.sources.inbox import day_inputs, fold_users, message_rows, parts_by_day, read_parts
+from heap_assets.sources.inbox import day_inputs, deciding_rows, fold_users, message_rows, parts_by_day, read_parts
 from heap_assets.storage import conform
 from heap_assets.tables import (
     CONFLICTS,
@@ -39,6 +44,7 @@ from heap_assets.tables import (
     INBOX_USERS,
     PROFILES,
     USERS,
+    event_asset,
     inbox_asset,
     is_inbox_table,
 )
@@ -46,7 +52,7 @@ from heap_assets.tables import (
 _IDENTIFY: Final = inbox_asset("identify")
 _GROUP: Final = inbox_asset("group")
 _REMEMBERED: Final = 500_000
-"""Ids of messages that are remembered, so that one that comes again soon is not counted again."""
+"""At least so many ids of messages are remembered, so that one that comes again soon is not counted again."""
 _COMPACTED: Final = 300_000
 """Links that are kept beside the index before it is built anew."""
 
@@ -61,42 +67,22 @@ class Changed:
     """The rows of `identity/graph` of the people in `now`."""
 
 
-class _Rows:
-    """Rows of a table, found by the identifiers that they name."""
-
-    def __init__(self, rows: pl.DataFrame, table: SourceTable, project: Project) -> None:
-        self.table, self._project = table, project
-        self.rows = rows.clear()
-        self._by_identifier = pl.DataFrame(schema={"row": pl.UInt32, "hash": pl.UInt64})
-        self.add(rows)
-
-    def add(self, rows: pl.DataFrame) -> None:
-        """Take in more rows."""
-        named = row_identifiers(rows.lazy(), self.table, self._project.rules)
-        hashes = pl.Series("hash", identifier_hashes(named["identifier_type"], named["identifier"]), pl.UInt64)
-        at = named.select((pl.col("row") + self.rows.height).cast(pl.UInt32)).with_columns(hashes)
-        self._by_identifier = pl.concat([self._by_identifier, at])
-        self.rows = pl.concat([self.rows, rows])
-
-    def naming(self, hashes: pl.Series) -> pl.DataFrame:
-        """Return the rows that name one of these identifiers."""
-        at = self._by_identifier.filter(pl.col("hash").is_in(hashes.implode()))["row"].unique().sort()
-        return self.rows[at]
-
-
 class LiveProfiles:
     """The newest profiles, and what messages make of them."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, pools: OpenPools | None = None) -> None:
         """Load the base, and apply the messages that are not in it.
+
+        `pools`: processes of functions that stay open while profiles follow.
 
         Raises
         ------
         MissingInputError
             If there is no day of profiles yet, or no graph of it.
         """
-        self._project = project
-        self._ids: OrderedDict[str, None] = OrderedDict()
+        self._project, self._pools = project, pools or OpenPools()
+        self._ids: set[int] = set()
+        self._earlier_ids: set[int] = set()
         days = [day for day in project.lake.partitions(PROFILES) if day <= str(clock.today())]
         if not days:
             raise MissingInputError(f"{PROFILES} has not been built yet: live profiles begin with its first day")
@@ -106,6 +92,7 @@ class LiveProfiles:
         if graph is None:
             raise MissingInputError(f"{GRAPH} {self.day} is gone: materialize the identity group")
         inputs = identity_inputs(project, self.day)
+        self._window = window(project, self.day)
         pending = self._pending_days(graph.inputs.versions)
         in_base = [
             one
@@ -121,11 +108,20 @@ class LiveProfiles:
         self._changed = self._profiles.clear()
         self._replaced: set[str] = set()
         self._conflicts = project.lake.scan(CONFLICTS, str(self.day)).collect()
+        self._newest_day = self.day
+        self._counted = {event_asset(name) for name in self._window.days if is_inbox_table(name)}
         self._messages = {
-            asset: _Rows(self._kept_messages(asset, pending.get(asset, ())), project.event_sources[asset], project)
-            for asset in (_IDENTIFY, _GROUP)
+            asset: RowsOfPeople(
+                self._kept_messages(asset, pending.get(asset, ())),
+                *(project.event_sources[asset], project),
+                None if asset in self._counted else partial(deciding_rows, columns=self._columns_of(asset)),
+            )
+            for asset in (_IDENTIFY, _GROUP, *sorted(self._counted - {_IDENTIFY, _GROUP}))
         }
-        self._sources = self._trait_sources()
+        self._sources = self._read_tables()
+        syncs = project.settings.sync.values()
+        self._sent_as_events = {one.source for one in syncs if one.live and is_inbox_table(one.source)}
+        self._posted: dict[str, list[pl.DataFrame]] = {}
         users_day = project.lake.newest_partition(USERS, self.day)
         self._merged_away = merged_away(project.lake.scan(USERS, str(users_day))) if users_day else None
         self.backlog = {
@@ -139,7 +135,8 @@ class LiveProfiles:
     def _pending_days(self, built_from: Mapping[str, str]) -> dict[str, list[date]]:
         """Return the days of messages that the base does not have as they are now."""
         project = self._project
-        stored_users = self._users_inputs()
+        stored_users, profiles = self._users_inputs(), project.lake.find(PROFILES, str(self.day))
+        in_window = {f"{event_asset(name)}@{day}" for name, of in self._window.days.items() for day in of}
         pending: dict[str, list[date]] = {}
         for asset, table in project.message_tables.items():
             versions = project.lake.versions(asset)
@@ -151,7 +148,9 @@ class LiveProfiles:
                 identifies = bool(project.event_sources[asset].mappings)
                 in_graph = not identifies or built_from.get(name) == versions.get(key)
                 in_users = asset not in (_IDENTIFY, _GROUP) or stored_users.get(name) == versions.get(key)
-                if not (is_built and in_graph and in_users and day <= self.day):
+                built = profiles.inputs.versions.get(name) if profiles is not None else None
+                in_events = name not in in_window or built == versions.get(key)
+                if not (is_built and in_graph and in_users and in_events and day <= self.day):
                     pending.setdefault(asset, []).append(day)
         return pending
 
@@ -171,32 +170,41 @@ class LiveProfiles:
         is_same = profiles.inputs.versions.get(f"{INBOX_USERS}@{day}") == users.version
         return users.inputs.versions if is_same else {}
 
-    def _kept_messages(self, asset: str, pending: Iterable[date]) -> pl.DataFrame:
-        """Return the messages of the base that users are folded from, without their bodies."""
+    def _columns_of(self, asset: str) -> list[str]:
+        return [column.name for column in self._project.message_tables[asset].columns]
+
+    def _kept_messages(self, asset: str, pending: Iterable[date]) -> Iterator[pl.DataFrame]:
+        """Yield the messages of the base that users are folded from, or that count as events, without bodies."""
         lake, schema = self._project.lake, self._project.message_tables[asset].schema
         left_out = {str(day) for day in pending}
         days = [day for day in lake.partitions(asset) if day <= str(self.day) and day not in left_out]
         days = [day for day in days if day >= str(self._project.settings.start_date)]
-        return lake.scan(asset, days, schema=schema).drop("body").collect()
+        if asset not in (_IDENTIFY, _GROUP):
+            in_window = {day for name, of in self._window.days.items() if event_asset(name) == asset for day in of}
+            days = [day for day in days if day in in_window]
+        yield pl.DataFrame(schema=schema).drop("body")
+        for day in days:
+            yield lake.scan(asset, [day], schema=schema).drop("body").collect()
 
     def _rows_of_days(self, asset: str, days: Iterable[date]) -> pl.DataFrame:
         store, table = self._project.lake.store, self._project.message_tables[asset]
         parts = [part for day, of_day in parts_by_day(store, table.name).items() if day in days for part in of_day]
         return read_parts(store, parts).collect()
 
-    def _trait_sources(self) -> dict[str, tuple[_Rows, str | None]]:
+    def _read_tables(self) -> dict[str, tuple[RowsOfPeople, str | None]]:
+        """Return the tables that traits and consent come from, by asset, each with the column of a row's time."""
         project = self._project
         traits = project.settings.profiles.traits.values()
         used = {source.partition(".")[0] for trait in traits for source in trait.sources}
-        tables = project.settings.snapshot_tables
-        sources = {}
+        stated = {consent_asset(source) for source in project.settings.privacy.consent.sources}
+        tables, sources = project.settings.snapshot_tables, {}
         for asset, newest in newest_trait_days(project, self.day).items():
             name = trait_name(asset)
-            if name not in used or asset in (INBOX_USERS, INBOX_ACCOUNTS):
+            if asset in (INBOX_USERS, INBOX_ACCOUNTS) or not (name in used or asset in stated):
                 continue
             updated_at = "last_modified" if asset == USERS else tables[name].updated_at
             rows = project.lake.scan(asset, str(newest)).collect()
-            sources[name] = (_Rows(rows, project.snapshot_sources[asset], project), updated_at)
+            sources[asset] = (RowsOfPeople([rows], project.snapshot_sources[asset], project), updated_at)
         return sources
 
     @property
@@ -208,6 +216,21 @@ class LiveProfiles:
     def rows(self, ids: Iterable[str]) -> pl.DataFrame:
         """Return the profiles of these ids as they are now; those that are no profiles any more are left out."""
         return self._rows_of(sorted(set(ids)))
+
+    def posted(self) -> dict[str, pl.DataFrame]:
+        """Return the messages that came since this was asked last, of tables that live syncs send as events."""
+        posted, self._posted = self._posted, {}
+        return {asset: pl.concat(frames) for asset, frames in posted.items()}
+
+    def people_of(self, asset: str, messages: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the profiles that messages name, and the rows of the graph by which they do, without times."""
+        named = row_identifiers(messages.lazy(), self._project.event_sources[asset], self._rules)
+        unique = named.select("identifier_type", "identifier").unique()
+        hashes = identifier_hashes(unique["identifier_type"], unique["identifier"]).tolist()
+        owners = pl.Series([self._profile_of.get(one) for one in hashes], dtype=pl.String)
+        shared = pl.Series([self._index.is_shared(one) for one in hashes], dtype=pl.Boolean)
+        graph = unique.with_columns(owners.alias("profile_id"), shared.alias("shared"))
+        return self.rows(owners.drop_nulls()), conform(graph.lazy(), GRAPH_SCHEMA).collect()
 
     @property
     def links_added(self) -> int:
@@ -224,6 +247,8 @@ class LiveProfiles:
             rows = self._accepted(asset, raw)
             if rows.is_empty():
                 continue
+            if asset in self._sent_as_events:
+                self._posted.setdefault(asset, []).append(rows)
             if asset in self._messages:
                 self._messages[asset].add(rows.drop("body"))
             source = self._project.event_sources[asset]
@@ -246,14 +271,19 @@ class LiveProfiles:
         fresh = raw.filter(pl.Series([self._is_new(one) for one in raw["message_id"]], dtype=pl.Boolean))
         rows = message_rows(table, fresh, timedelta(hours=inbox.ahead_hours), names=False).accepted
         day = pl.col("time").dt.date()
-        return rows.filter((day >= self._project.settings.start_date) & (day <= clock.today()))
+        accepted = rows.filter((day >= self._project.settings.start_date) & (day <= clock.today()))
+        if accepted.height:
+            self._newest_day = max(self._newest_day, accepted.select(day.max()).item())
+        return accepted
 
     def _is_new(self, message_id: str) -> bool:
-        if message_id in self._ids:
+        """Remember a message by a hash of 64 bits, in two generations of which the older one is forgotten."""
+        one = hash(message_id)
+        if one in self._ids or one in self._earlier_ids:
             return False
-        self._ids[message_id] = None
+        self._ids.add(one)
         if len(self._ids) > _REMEMBERED:
-            self._ids.popitem(last=False)
+            self._ids, self._earlier_ids = set(), self._ids
         return True
 
     def _resolved(self, touched: set[int]) -> Changed:
@@ -285,20 +315,37 @@ class LiveProfiles:
 
     def _golden(self, graph: pl.DataFrame, conflicts: pl.DataFrame, hashes: pl.Series) -> pl.DataFrame:
         project = self._project
+        people = graph.lazy()
         sources = {
-            name: TraitSource(rows.naming(hashes).lazy(), rows.table, updated_at)
-            for name, (rows, updated_at) in self._sources.items()
+            asset: TraitSource(rows.naming(hashes).lazy(), rows.table, updated_at)
+            for asset, (rows, updated_at) in self._sources.items()
         }
-        if any(one.rows.height for one in self._messages.values()):
+        if any(self._messages[asset].rows.height for asset in (_IDENTIFY, _GROUP)):
             sources[INBOX_USERS] = self._users_of(hashes)
-        rules, missing = trait_rules(project, sources)
-        golden = golden_records(graph.lazy(), sources, rules, project.rules, conflicts.lazy(), self._merged_away)
+        by_name = {trait_name(asset): source for asset, source in sources.items()}
+        rules, missing = trait_rules(project, by_name)
+        golden = golden_records(people, by_name, rules, project.rules, conflicts.lazy(), self._merged_away)
         frame, _, _ = with_behaviour_and_audiences(
-            project, with_empty_traits(golden.frame, missing), graph.lazy(), window(project, self.day)
+            project, with_empty_traits(golden.frame, missing), people, self._window_of(hashes), self._pools
         )
-        rows = frame.collect()
+        rows_of = {asset: source.rows for asset, source in sources.items()}
+        rows = with_consent_of_day(project, frame, self.day, people, rows_of).collect()
         self._take_types(rows.schema)
         return conform(rows.lazy(), self._profiles.schema).collect()
+
+    def _window_of(self, hashes: pl.Series) -> Window:
+        """Return the window of the day with the messages that name one of these identifiers, each once.
+
+        Once messages are of a later day than the base, windows end with that day, as the batch day of it has them.
+        """
+        named = {asset: self._messages[asset].naming(hashes) for asset in self._counted}
+        once = {
+            asset: rows.sort("received_at", "message_id").unique("message_id", keep="first", maintain_order=True)
+            for asset, rows in named.items()
+        }
+        return replace(
+            self._window, day=self._newest_day, messages={asset: rows.lazy() for asset, rows in once.items()}
+        )
 
     def _take_types(self, schema: pl.Schema) -> None:
         """Give columns that have no value yet the types of the first values that come."""
@@ -315,13 +362,13 @@ class LiveProfiles:
     def _users_of(self, hashes: pl.Series) -> TraitSource:
         """Fold the users that name one of these identifiers, from all of their messages."""
         project, person = self._project, pl.coalesce("user_id", "anonymous_id")
-        named = [messages.naming(hashes).select(id=person)["id"] for messages in self._messages.values()]
+        named = [self._messages[asset].naming(hashes).select(id=person)["id"] for asset in (_IDENTIFY, _GROUP)]
         people = pl.concat(named).drop_nulls().unique()
         chosen = {
-            asset: one.rows.filter(person.is_in(people.implode())).lazy() for asset, one in self._messages.items()
+            asset: self._messages[asset].rows.filter(person.is_in(people.implode())).lazy()
+            for asset in (_IDENTIFY, _GROUP)
         }
-        columns = [column.name for column in project.message_tables[_IDENTIFY].columns]
-        users = fold_users(chosen[_IDENTIFY], chosen[_GROUP], columns)
+        users = fold_users(chosen[_IDENTIFY], chosen[_GROUP], self._columns_of(_IDENTIFY))
         return TraitSource(users, project.snapshot_sources[INBOX_USERS], "time")
 
     def _rows_of(self, ids: list[str]) -> pl.DataFrame:

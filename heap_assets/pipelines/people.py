@@ -11,9 +11,10 @@ import polars as pl
 
 from heap_assets.errors import MissingInputError
 from heap_assets.identity import AuditedTable, audit, audit_figures, changes
-from heap_assets.pipelines.behaviour import Window, window, with_behaviour_and_audiences
+from heap_assets.pipelines.behaviour import window, with_behaviour_and_audiences
 from heap_assets.pipelines.consent import consent_version, with_consent_of_day
 from heap_assets.pipelines.decision_history import former_decisions, remember_decisions
+from heap_assets.pipelines.events import Window
 from heap_assets.pipelines.functions import enrichment_version
 from heap_assets.pipelines.readiness import IdentityInputs, graph_inputs, identity_inputs
 from heap_assets.pipelines.table import VALUES_LOST, VALUES_LOST_IN, BuiltTable
@@ -40,7 +41,7 @@ from heap_assets.tables import (
     PROFILES,
     SHARED,
     USERS,
-    heap_asset,
+    event_asset,
     warehouse_asset,
     warehouse_table,
 )
@@ -146,7 +147,7 @@ def profiles_of_day(project: Project, day: date) -> BuiltTable:
         lake, day, with_empty_traits(golden.frame, missing), {*missing, *golden.set_aside}
     )
     events_window = window(project, day)
-    events = {f"{heap_asset(table)}@{key}": version for table, key, version in _event_versions(lake, events_window)}
+    events = {f"{event_asset(table)}@{key}": version for table, key, version in _event_versions(lake, events_window)}
     frame, failed_audiences, function_notes = with_behaviour_and_audiences(
         project, typed_profiles, lake.scan(GRAPH, str(day)), events_window
     )
@@ -171,7 +172,9 @@ def profiles_version(project: Project) -> str:
     """Return a hash of the settings that profiles are computed from, without descriptions."""
     settings = project.settings.profiles
     traits = [[name, trait.sources, trait.choose] for name, trait in settings.traits.items()]
-    behaviour = [settings.behaviour.days, [*settings.behaviour.features.items()]] if settings.behaviour else None
+    behaviour: list[object] | None = None
+    if activity := settings.behaviour:
+        behaviour = [activity.days, [*activity.features.items()], *([activity.messages] if activity.messages else [])]
     scores = [[name, score.model_dump(exclude={"description"})] for name, score in settings.scores.items()]
     audiences = [one.declared for one in project.audiences]
     further = [*consent_version(project), *enrichment_version(project)]
@@ -298,7 +301,7 @@ def _typed_as_before(lake: Lake, day: date, frame: pl.LazyFrame, empty: set[str]
 
 def _event_versions(lake: Lake, events_window: Window) -> Iterator[tuple[str, str, str]]:
     for table, keys in events_window.days.items():
-        versions = lake.versions(heap_asset(table)) if keys else {}
+        versions = lake.versions(event_asset(table)) if keys else {}
         yield from ((table, key, versions[key]) for key in keys)
 
 

@@ -9,7 +9,8 @@ import polars as pl
 
 from heap_assets import clock
 from heap_assets.errors import MissingInputError
-from heap_assets.pipelines.behaviour import Window, accounts_of_day, days_of, event_frames, table_of_event
+from heap_assets.pipelines.behaviour import accounts_of_day
+from heap_assets.pipelines.events import Window, days_of, event_frames, table_of_event
 from heap_assets.pipelines.table import BuiltTable
 from heap_assets.profiles import Facts
 from heap_assets.project import Project
@@ -24,7 +25,7 @@ from heap_assets.signals import (
     new_firings,
 )
 from heap_assets.storage import Inputs
-from heap_assets.tables import CHANGES, GRAPH, PROFILES, heap_asset, is_signal, signal_asset
+from heap_assets.tables import CHANGES, GRAPH, PROFILES, event_asset, is_signal, signal_asset
 from heap_assets.versions import version_of
 
 
@@ -61,8 +62,8 @@ def preview(project: Project, name: str, day: date) -> pl.DataFrame:
 
 
 def check_signals(project: Project) -> None:
-    """Check that the catalogue has the events that signals name; SettingsError names the key of one that it has not."""
-    for signal in project.signals.values() if project.event_tables else ():
+    """Check that there are the events that signals name; SettingsError names the key of one that there is not."""
+    for signal in project.signals.values():
         for criterion, _ in signal.criteria:
             if not is_signal(criterion.type):
                 table_of_event(project, criterion.type, criterion.where)
@@ -93,8 +94,8 @@ def _day_of(project: Project, signal: Signal, day: date) -> tuple[SignalDay, Inp
         earlier = _under_new_ids(lake.scan(PROFILES, str(before)), changes)
         versions[f"{PROFILES}@{before}"] = lake.versions(PROFILES)[str(before)]
     for table, keys in window.days.items():
-        stored = lake.versions(heap_asset(table))
-        versions |= {f"{heap_asset(table)}@{one}": stored[one] for one in keys}
+        stored = lake.versions(event_asset(table))
+        versions |= {f"{event_asset(table)}@{one}": stored[one] for one in keys}
     versions["settings"] = version_of([signal, project.rules.digest])
     return SignalDay(lake.scan(PROFILES, key), facts, earlier), Inputs(versions)
 

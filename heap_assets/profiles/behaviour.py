@@ -38,11 +38,12 @@ def behavioural_traits(
     features: Mapping[str, str],
     days: int = 30,
     dates: pl.LazyFrame | None = None,
+    proofs: pl.LazyFrame | None = None,
 ) -> pl.LazyFrame:
     """Summarise behaviour per profile (features.md T2); parameters as those of :func:`activity`.
 
     `features`: name of a flag to the event type that proves the feature is used, such as `uses_exports:
-    export_created`.
+    export_created`. `proofs`: the events that these are, if they are not those that count as activity.
 
     Returns profile_id, session_count, active_days: Int64 (in the window); last_active: String, the ISO 8601 date of the
     newest event (any time ago); one Boolean per feature, false if not used in the window; sorted by profile_id.
@@ -54,7 +55,8 @@ def behavioural_traits(
     facts = activity(events, as_of, days, dates).select(
         "profile_id", "active_days", session_count="sessions", last_active=pl.col("last_seen").dt.strftime("%Y-%m-%d")
     )
-    recent = events.filter((pl.col("time") < as_of) & (pl.col("time") >= as_of - timedelta(days=days)))
+    proofs = events if proofs is None else proofs
+    recent = proofs.filter((pl.col("time") < as_of) & (pl.col("time") >= as_of - timedelta(days=days)))
     used = recent.group_by("profile_id").agg(
         (pl.col("event_type") == event).any().alias(flag) for flag, event in features.items()
     )
@@ -73,6 +75,9 @@ def with_behaviour(
     as_of: datetime,
     features: Mapping[str, str],
     days: int = 30,
+    *,
+    proofs: pl.LazyFrame | None = None,
+    further: pl.LazyFrame | None = None,
 ) -> pl.LazyFrame:
     """Add `BEHAVIOUR_COLUMNS` and one flag per feature to all profiles, those without events too.
 
@@ -82,12 +87,21 @@ def with_behaviour(
         `identity/graph` of the day: first and last seen in Heap, further back than `events` reach.
     events
         profile_id, time, session_id, event_type, of the last `days` × 24 hours at least.
+    proofs
+        The events that prove features, if they are others.
+    further
+        profile_id, time of all events outside of Heap, any time ago.
     """
     own = graph.filter((pl.col("identifier_type") == HEAP_USER_ID) & ~pl.col("shared"))
     in_heap = own.group_by("profile_id").agg(pl.col("first_seen").min(), pl.col("last_seen").max())
+    if further is not None:
+        past = further.filter(pl.col("time") < as_of).group_by("profile_id")
+        outside = past.agg(first_seen=pl.col("time").min(), last_seen=pl.col("time").max())
+        both = pl.concat([in_heap, outside], how="vertical_relaxed").group_by("profile_id")
+        in_heap = both.agg(pl.col("first_seen").min(), pl.col("last_seen").max())
     dates = profiles.select("profile_id").join(in_heap, on="profile_id", how="left")
     facts = activity(events, as_of, days, dates)
-    traits = behavioural_traits(events, as_of, features, days, dates)
+    traits = behavioural_traits(events, as_of, features, days, dates, proofs)
     return (
         profiles.join(traits, on="profile_id", how="left", maintain_order="left")
         .join(engagement(facts), on="profile_id", how="left", maintain_order="left")

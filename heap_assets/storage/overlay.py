@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from heap_assets.storage.store import ObjectInfo, Store
@@ -16,13 +17,15 @@ class OverlayStore(Store):
         Is only read.
     folder
         Where writes go; a local folder.
+    without
+        Folders of the base that are as if they were empty.
     """
 
-    def __init__(self, base: Store, folder: Path) -> None:
+    def __init__(self, base: Store, folder: Path, without: Iterable[str] = ()) -> None:
         super().__init__(str(folder))
         self.options = base.options
         self.base = base
-        self._deleted: set[str] = set()
+        self._deleted: set[str] = {info.key for prefix in without for info in base.list(prefix)}
 
     def child(self, prefix: str) -> Store:
         """Return the overlay of everything below `prefix`."""

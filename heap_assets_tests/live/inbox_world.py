@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from heap_assets.pipelines.inbox import folded_day, message_day, unbuilt_inbox_days
+from heap_assets.pipelines.people import identity_of_day, profiles_of_day
+from heap_assets.pipelines.table import Task
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue
+from heap_assets.sources.inbox import Arrival, Sizes, call_messages
 from heap_assets.storage import Lake
-from heap_assets_tests.pipelines.delivery_world import SETTINGS, World
+from heap_assets.tables import RESOLVED
+from heap_assets_tests.pipelines.delivery_world import DAY, SETTINGS, World, at
 from heap_assets_tests.sources.inbox.test_messages_tables import post
 
 INBOX = """
@@ -44,6 +52,7 @@ class InboxWorld(World):
             text = text.replace(
                 "identity:\n  identifiers:", f"identity:\n  suppressed: {self.suppressed}\n  identifiers:"
             )
+        text = text.replace("\nprofiles:\n", f"\nprofiles:\n{self.profiles}")
         text += "\n".join(f"  {line}" for line in syncs.splitlines()) + f"\n{self.inbox}\n{self.more}\n"
         path = self.folder / "heap_assets.yaml"
         path.write_text(text)
@@ -55,6 +64,47 @@ class InboxWorld(World):
     def post(self, *calls: dict[str, Any], received: datetime) -> None:
         """Land calls as one segment of messages."""
         post(self.lake.store, *calls, received=received)
+
+
+KEY = "wk-live-loop-5530"
+SYNC = """\
+crm:
+  {kind: webhook, mode: upsert, source: profiles, key: crm_id, url: RECEIVER, live: true, properties: {Plan: plan}}"""
+
+
+def arrival(*calls: dict[str, Any]) -> Arrival:
+    received = at(DAY, 22)
+    messages = [m for call in calls for m in call_messages(call, "", received, Sizes(), 100)]
+    return Arrival("web", received, messages)
+
+
+def identify(number: int, person: str, **traits: Any) -> dict[str, Any]:
+    stamp = datetime(2026, 11, 20, 12, number // 60, number % 60, tzinfo=UTC).isoformat()
+    return {"type": "identify", "messageId": f"i{number}", "userId": person, "timestamp": stamp, "traits": traits}
+
+
+def build(world: InboxWorld, *, judge: bool = False) -> None:
+    """Compute the batch day as its assets do: tables of the inbox, graph, profiles; `judge`: their checks pass."""
+    for _ in range(2):
+        for asset, days in unbuilt_inbox_days(world.project).items():
+            for day in sorted(days):
+                task = Task(world.project, day, world.folder / "scratch")
+                if asset in INBOX_ASSETS or (asset in FOLDED and day <= DAY):
+                    rows = message_day(task, asset) if asset in INBOX_ASSETS else folded_day(task, asset)
+                    world.lake.write(asset, str(day), rows.frame, rows.inputs, notes=rows.notes)
+    for asset, table in identity_of_day(world.project, DAY).items():
+        world.lake.write(asset, str(DAY), table.frame, table.inputs, notes=table.notes)
+    profiles = profiles_of_day(world.project, DAY)
+    world.lake.write("profiles", str(DAY), profiles.frame, profiles.inputs, notes=profiles.notes)
+    for asset in (*INBOX_ASSETS, *FOLDED, *RESOLVED, "profiles") if judge else ():
+        if world.lake.find(asset, str(DAY)):
+            world.judge(asset, DAY)
+
+
+def copy_of(world: World, folder: Path, syncs: str, **more: str) -> InboxWorld:
+    """Return the same lake in a folder of its own, with other syncs."""
+    shutil.copytree(world.folder / "lake", folder / "lake", copy_function=os.link)
+    return InboxWorld(folder, syncs, **more)
 
 
 _TYPES = """\

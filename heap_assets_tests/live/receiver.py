@@ -24,6 +24,12 @@ class Receiver:
     calls: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def restart(self, state: dict[str, dict[str, Any]]) -> None:
+        """Forget what arrived, and begin with this state."""
+        with self.lock:
+            self.state, self.arrivals, self.calls = {key: dict(row) for key, row in state.items()}, [], 0
+            self.status, self.delay = 200, 0.0
+
     def take(self, body: bytes) -> int:
         time.sleep(self.delay)
         with self.lock:

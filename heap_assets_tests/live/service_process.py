@@ -1,4 +1,4 @@
-"""A deployment with an inbox, and `heap-assets live` on it as a process of its own."""
+"""A deployment with an inbox, and `heap-assets live` on it: as a process of its own, or in a thread."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
+from heap_assets.live import LiveLoop, LivePage, LiveService, http_server
 from heap_assets.project import Project, open_project
 from heap_assets.sources.inbox import read_parts, stored_parts
 
@@ -109,6 +111,44 @@ def start_service(file: Path, environment: Mapping[str, str] | None = None, *arg
                 break
     process.kill()
     raise AssertionError((file.parent / "service.log").read_text()[-2000:])
+
+
+class ServiceInThread:
+    """The same service, server and limits in a thread of the tests: a process of its own costs seconds to start."""
+
+    def __init__(self, file: Path, project: Project) -> None:
+        project = replace(project, file=file)
+        self.page = LivePage()
+        settings = project.settings.live
+        loop = LiveLoop(project, settings.interval_seconds, self.page.show)
+        follows = any(sync.live for sync in project.settings.sync.values())
+        self._listens = threading.Event()
+        self._server = http_server(
+            *(LiveService(project, loop if follows else None), "127.0.0.1", 0), page=self.page, ready=self._ready
+        )
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        assert self._listens.wait(START)
+
+    def _ready(self, address: str) -> None:
+        self.address = address
+        self._listens.set()
+
+    def stop(self) -> None:
+        """End it as a signal does."""
+        self._server.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+@contextmanager
+def serving(file: Path) -> Iterator[ServiceInThread]:
+    """Run a service in a thread for a block."""
+    service = ServiceInThread(file, opened(file))
+    try:
+        yield service
+    finally:
+        service.stop()
 
 
 @contextmanager

@@ -14,11 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from heap_assets_tests.live.inbox_world import InboxWorld
+from heap_assets_tests.live.inbox_world import KEY, InboxWorld, identify
 from heap_assets_tests.live.receiver import Receiver
-from heap_assets_tests.live.service_process import WEB_KEY, running, start_service, write_settings
-from heap_assets_tests.live.test_live_loop import KEY, identify, now, receiver, world  # noqa: F401
-from heap_assets_tests.pipelines.delivery_world import NOW
+from heap_assets_tests.live.service_process import WEB_KEY, ServiceInThread, serving, write_settings
 
 IDLE = int(os.environ.get("HEAP_ASSETS_LIVE_IDLE", "1000"))
 LIMITS = "  limits: {body_seconds: 0.5, messages_per_second: 20}"
@@ -31,7 +29,7 @@ def _connect(address: str) -> socket.socket:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running(write_settings(tmp_path_factory.mktemp("clients"), inbox=LIMITS)) as service:
+    with serving(write_settings(tmp_path_factory.mktemp("clients"), inbox=LIMITS)) as service:
         yield service.address
 
 
@@ -68,7 +66,7 @@ def test_garbage_is_answered_and_the_next_call_is_taken(address: str) -> None:
 
 def test_a_burst_of_ten_times_the_rate_is_taken_and_more_is_put_off(address: str) -> None:
     async def burst(count: int) -> list[httpx.Response]:
-        async with httpx.AsyncClient(auth=(WEB_KEY, "")) as client:
+        async with httpx.AsyncClient(auth=(WEB_KEY, ""), timeout=60) as client:
             event = {"userId": "u", "event": "Seen"}
             calls = [client.post(f"{address}/v1/track", json=event | {"messageId": f"b{n}"}) for n in range(count)]
             return await asyncio.gather(*calls)
@@ -84,11 +82,10 @@ def test_a_burst_of_ten_times_the_rate_is_taken_and_more_is_put_off(address: str
 
 
 def test_the_page_shows_what_came_who_changed_and_what_went_out_without_a_value_of_anybody(
-    world: InboxWorld,  # noqa: F811
-    receiver: Receiver,  # noqa: F811
+    world: InboxWorld,
+    receiver: Receiver,
 ) -> None:
-    file = Path(world.folder) / "heap_assets.yaml"
-    service = start_service(file, {"HEAP_ASSETS_NOW": NOW, "HEAP_ASSETS_TEST_WRITE_KEY": KEY})
+    service = ServiceInThread(Path(world.folder) / "heap_assets.yaml", world.project)
     page = httpx.get(f"{service.address}/")
     assert "EventSource" in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
@@ -103,6 +100,6 @@ def test_the_page_shows_what_came_who_changed_and_what_went_out_without_a_value_
         for value in ("hidden-plan", "c-ann", "ann@"):
             assert value not in step
         begun = time.monotonic()
-        assert service.stop() == 0
+        service.stop()
         assert time.monotonic() - begun < 4.5
     assert receiver.state["c-ann"] == {"Plan": "hidden-plan"}

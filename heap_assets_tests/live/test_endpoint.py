@@ -22,10 +22,10 @@ from heap_assets_tests.live.service_process import (
     SERVER_KEY,
     SHOP_SECRET,
     WEB_KEY,
-    Service,
+    ServiceInThread,
     landed,
     opened,
-    running,
+    serving,
     write_settings,
 )
 
@@ -33,14 +33,14 @@ TRACK: dict[str, Any] = {"userId": "u1", "event": "Paid", "messageId": "m1", "ti
 
 
 @pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, Service]]:
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, ServiceInThread]]:
     file = write_settings(tmp_path_factory.mktemp("endpoint"), inbox="  roll_seconds: 0.2")
-    with running(file) as service:
+    with serving(file) as service:
         yield opened(file), service
 
 
 @pytest.fixture
-def web(deployed: tuple[Project, Service]) -> Iterator[httpx.Client]:
+def web(deployed: tuple[Project, ServiceInThread]) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=deployed[1].address, auth=(WEB_KEY, "")) as client:
         yield client
 
@@ -55,7 +55,7 @@ def test_libraries_of_segment_and_rudderstack_post_here_unchanged(tmp_path: Path
 
     file = write_settings(tmp_path)
     errors: list[Exception] = []
-    with running(file) as service:
+    with serving(file) as service:
         client = Client(WEB_KEY, host=service.address, on_error=lambda error, _: errors.append(error), gzip=True)
         client.identify("ann", {"email": "ann@shop.example", "plan": "pro", "company": {"name": "Acme"}})
         for number in range(250):
@@ -73,7 +73,7 @@ def test_libraries_of_segment_and_rudderstack_post_here_unchanged(tmp_path: Path
         rudder.group("bob", "acme")
         rudder.alias("anon-2", "bob")
         rudder.shutdown()
-        assert service.stop() == 0
+        service.stop()
     assert errors == []
     project = opened(file)
     counts = {t: len(landed(project, t)) for t in ("identify", "track", "group", "page", "screen", "alias")}
@@ -107,7 +107,7 @@ def test_a_message_that_lacks_what_it_needs_is_refused_with_its_field(
 
 
 def test_a_batch_is_taken_without_the_messages_that_cannot_be(
-    deployed: tuple[Project, Service], web: httpx.Client
+    deployed: tuple[Project, ServiceInThread], web: httpx.Client
 ) -> None:
     batch = [TRACK | {"type": "track", "messageId": "b1"}, {"type": "track", "userId": "u"}, 5]
     answer = web.post("/v1/batch", json={"batch": batch})
@@ -141,7 +141,7 @@ def test_bodies_are_json_of_the_right_form_and_size(web: httpx.Client) -> None:
     assert web.post("/v1/batch", content=compressed, headers={"Content-Encoding": "gzip"}).status_code == 200
 
 
-def test_a_write_key_opens_and_none_else(deployed: tuple[Project, Service]) -> None:
+def test_a_write_key_opens_and_none_else(deployed: tuple[Project, ServiceInThread]) -> None:
     url = f"{deployed[1].address}/v1/track"
     assert httpx.post(url, json=TRACK).json() == {"success": False, "message": "writeKey: missing"}
     assert httpx.post(url, json=TRACK | {"writeKey": "other"}).status_code == 401
@@ -153,7 +153,36 @@ def test_a_write_key_opens_and_none_else(deployed: tuple[Project, Service]) -> N
     assert httpx.get(url).status_code == 405
 
 
-def test_webhooks_of_segment_are_signed_by_the_old_or_the_new_secret(deployed: tuple[Project, Service]) -> None:
+def test_browsers_may_post_from_any_site_by_the_short_paths_of_segments_library(
+    deployed: tuple[Project, ServiceInThread],
+) -> None:
+    project, service = deployed
+    page = {"Origin": "https://www.acme.example"}
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    before = httpx.options(f"{service.address}/v1/t", headers=page | asked)
+    assert (before.status_code, before.headers["access-control-allow-origin"]) == (200, "*")
+    assert before.headers["access-control-allow-headers"] == "authorization,content-type"
+    ids = {}
+    for letter, kind in {"t": "track", "i": "identify", "g": "group", "p": "page", "s": "screen", "a": "alias"}.items():
+        # as @segment/analytics-next 1.84 posts: JSON as text, the key in the body
+        call = TRACK | {"type": kind, "groupId": "acme", "previousId": "v1", "messageId": f"short-{letter}"}
+        text = json.dumps(call | {"writeKey": WEB_KEY, "sentAt": "2026-11-01T10:00:01Z"})
+        answer = httpx.post(
+            f"{service.address}/v1/{letter}", content=text, headers=page | {"Content-Type": "text/plain"}
+        )
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "*")
+        ids[kind] = f"short-{letter}"
+    batch = {"writeKey": WEB_KEY, "batch": [TRACK | {"type": "track", "messageId": "short-b"}]}
+    assert httpx.post(f"{service.address}/v1/b", json=batch, headers=page).status_code == 200
+    _until(lambda: all(id in landed(project, kind)["message_id"] for kind, id in ids.items()))
+    _until(lambda: "short-b" in landed(project, "track")["message_id"])
+    assert httpx.options(f"{service.address}/v1/track").status_code == 405
+    refused = httpx.post(f"{service.address}/v1/t", json=TRACK, headers=page)
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "*")
+    assert "access-control-allow-origin" not in httpx.get(f"{service.address}/healthz", headers=page).headers
+
+
+def test_webhooks_of_segment_are_signed_by_the_old_or_the_new_secret(deployed: tuple[Project, ServiceInThread]) -> None:
     url = f"{deployed[1].address}/webhooks/segment"
     body = json.dumps({"version": 1, "type": "identify", "userId": "u2", "traits": {"plan": "pro"}}).encode()
     for secret in SEGMENT_SECRETS:
@@ -168,7 +197,7 @@ def test_webhooks_of_segment_are_signed_by_the_old_or_the_new_secret(deployed: t
     assert httpx.post(url, content=classic, headers=_signed(classic, SEGMENT_SECRETS[0])).status_code == 200
 
 
-def test_a_batch_that_is_signed_by_its_first_message_only_is_refused(deployed: tuple[Project, Service]) -> None:
+def test_a_batch_that_is_signed_by_its_first_message_only_is_refused(deployed: tuple[Project, ServiceInThread]) -> None:
     url = f"{deployed[1].address}/webhooks/segment"
     first = b'{"type":"track","userId":"u","event":"a [b] \\" {","n":1.50}'
     body = b"[ " + first + b', {"type":"track","userId":"attacker","event":"x"}]'
@@ -178,7 +207,7 @@ def test_a_batch_that_is_signed_by_its_first_message_only_is_refused(deployed: t
     assert httpx.post(url, content=body, headers=_signed(body, SEGMENT_SECRETS[0])).status_code == 200
 
 
-def test_a_signed_webhook_of_any_kind_and_its_replay(deployed: tuple[Project, Service]) -> None:
+def test_a_signed_webhook_of_any_kind_and_its_replay(deployed: tuple[Project, ServiceInThread]) -> None:
     project, service = deployed
     body = json.dumps({"kind": "order", "order": {"id": 77, "at": 1793527200, "amount": 9.5}}).encode()
     signature = "sha256=" + hmac.new(SHOP_SECRET.encode(), body, hashlib.sha256).hexdigest()
@@ -189,7 +218,7 @@ def test_a_signed_webhook_of_any_kind_and_its_replay(deployed: tuple[Project, Se
     assert set(landed(project, "shop").select("message_id", "event").iter_rows()) == {("77", "order")}
 
 
-def test_health_and_metrics_count_what_came(deployed: tuple[Project, Service], web: httpx.Client) -> None:
+def test_health_and_metrics_count_what_came(deployed: tuple[Project, ServiceInThread], web: httpx.Client) -> None:
     assert web.post("/v1/track", json=TRACK).json() == {"success": True}
     assert web.get("/healthz").json()["status"] == "ok"
     metrics = web.get("/metrics").text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,17 @@ import pytest
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import SettingsError
 from heap_assets.orchestration.definitions import build_definitions
+from heap_assets.pipelines.analytics import analytics_of_day, check_analytics
+from heap_assets.pipelines.audiences import AudienceDay
+from heap_assets.pipelines.behaviour import check_events
 from heap_assets.pipelines.inbox import unbuilt_inbox_days
+from heap_assets.pipelines.people import profiles_of_day
 from heap_assets.pipelines.readiness import graph_is_due
+from heap_assets.pipelines.signals import check_signals, signal_of_day
 from heap_assets.quality import result_store
+from heap_assets.storage import LakeSql
 from heap_assets.tables import inbox_asset
-from heap_assets_tests.live.inbox_world import FOLDED, INBOX, INBOX_ASSETS, InboxWorld
+from heap_assets_tests.live.inbox_world import FOLDED, INBOX, INBOX_ASSETS, InboxWorld, build, copy_of
 from heap_assets_tests.pipelines.delivery_world import BEFORE, DAY, NOW, at, properties, why
 
 SYNCS = """\
@@ -26,10 +33,13 @@ heap_events: {source: inbox/track, event_name_column: event, properties: {Total:
 """
 
 
+ENVIRONMENT = {"HEAP_ASSETS_NOW": NOW, "HEAP_ASSETS_TEST_WRITE_KEY": "wk-inbox-assets-77aa"}
+
+
 @pytest.fixture(autouse=True)
 def now(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEAP_ASSETS_NOW", NOW)
-    monkeypatch.setenv("HEAP_ASSETS_TEST_WRITE_KEY", "wk-inbox-assets-77aa")
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
 
 
 def call(kind: str, message_id: str, at: datetime, **more: Any) -> dict[str, Any]:
@@ -58,19 +68,27 @@ def posted(world: InboxWorld) -> None:
     )
 
 
-def made(folder: Path, heap: str, syncs: str = SYNCS) -> InboxWorld:
-    world = InboxWorld(folder, syncs, heap)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> InboxWorld:
+    """A world whose messages were posted, built and resolved."""
+    patch = pytest.MonkeyPatch()
+    for name, value in ENVIRONMENT.items():
+        patch.setenv(name, value)
+    world = InboxWorld(tmp_path_factory.mktemp("built") / "world", "{}")
     world.write_day(DAY)
     posted(world)
     for assets in (INBOX_ASSETS, FOLDED):
         assert world.run(assets, BEFORE, DAY).success or assets is FOLDED
     assert world.run(FOLDED, DAY).success
     world.resolve(DAY)
+    patch.undo()
     return world
 
 
-def test_messages_identify_people_give_traits_and_accounts_and_are_sent(tmp_path: Path, heap: ServerProcess) -> None:
-    world = made(tmp_path / "world", heap.base_url)
+def test_messages_identify_people_give_traits_and_accounts_and_are_sent(
+    built: InboxWorld, tmp_path: Path, heap: ServerProcess
+) -> None:
+    world = copy_of(built, tmp_path / "world", SYNCS, heap=heap.base_url)
     people = {}
     for row in world.lake.scan("profiles", str(DAY)).collect().to_dicts():
         values = {
@@ -99,10 +117,9 @@ def test_messages_identify_people_give_traits_and_accounts_and_are_sent(tmp_path
     }
 
 
-def test_checks_tell_of_rejected_rows_and_names_that_no_column_takes(tmp_path: Path) -> None:
-    world = made(tmp_path / "world", "http://127.0.0.1:9", "{}")
+def test_checks_tell_of_rejected_rows_and_names_that_no_column_takes(built: InboxWorld) -> None:
     results = {
-        name: result_store.read(world.lake.store, inbox_asset("track"), name, str(DAY))
+        name: result_store.read(built.lake.store, inbox_asset("track"), name, str(DAY))
         for name in ("readable", "rejected_rows", "names_declared", "unique_keys")
     }
     passed = {name: result.passed for name, result in results.items() if result}
@@ -128,8 +145,8 @@ def test_days_are_due_by_what_came_and_late_messages_rebuild_theirs(tmp_path: Pa
     assert unbuilt_inbox_days(world.project) == {}
 
 
-def test_a_new_day_of_messages_makes_the_graph_due(tmp_path: Path) -> None:
-    world = made(tmp_path / "world", "http://127.0.0.1:9", "{}")
+def test_a_new_day_of_messages_makes_the_graph_due(built: InboxWorld, tmp_path: Path) -> None:
+    world = copy_of(built, tmp_path / "world", "{}")
     assert graph_is_due(world.project) is None
     world.post(call("alias", "a2", at(DAY, 20), previousId="v3", userId="c-cat"), received=at(DAY, 20))
     assert world.run(["inbox/alias"], DAY).success
@@ -146,8 +163,7 @@ def test_an_alias_is_refused_by_a_merge_limit_unless_it_is_authoritative(tmp_pat
         world.write_day(DAY)
         calls = [call("alias", f"a{n}", at(DAY, n), previousId=f"v{n}", userId="c-ann") for n in range(7)]
         world.post(*calls, received=at(DAY, 20))
-        assert world.run(["inbox/alias"], DAY).success
-        world.resolve(DAY)
+        build(world)
         graph = world.lake.scan("identity/graph", str(DAY)).filter(pl.col("identifier_type") == "visitor")
         return graph.collect()
 
@@ -190,3 +206,62 @@ def test_assets_of_the_inbox_are_in_the_graph_of_a_code_location(tmp_path: Path)
     assert {keys["inbox/identify"], keys["inbox/alias"], keys["inbox/track"]} <= links
     assert keys["inbox/users"] in graph.get(keys["profiles"]).parent_keys
     assert "inbox_tables_follow_messages" in {sensor.name for sensor in definitions.sensors or ()}
+
+
+ASKED = """\
+  behaviour: {features: {paid: inbox/track/Paid}, messages: [inbox/track]}
+  audiences:
+    payers: {events: [{type: inbox/track/Paid, properties: {total: {gte: 20}}, within_days: 2}]}
+    lookers: {events: [{type: inbox/track, count: {gte: 1}}], exclude_events: [{type: inbox/track/Paid}]}
+"""
+DERIVED = """\
+signals:
+  spent: {sequence: {steps: [{type: inbox/track/Paid}], span_hours: 24}, event: Spent}
+analytics:
+  to_paid: {kind: funnel, steps: [inbox/track/Viewed, inbox/track/Paid], ordered: false, days: 5}
+"""
+
+
+def test_messages_are_events_of_activity_audiences_signals_and_funnels(built: InboxWorld, tmp_path: Path) -> None:
+    world = copy_of(built, tmp_path / "world", "{}", profiles=ASKED, more=DERIVED)
+    project = world.project
+    assert check_events(project) == []
+    check_signals(project)
+    check_analytics(project)
+    profiles = profiles_of_day(project, DAY)
+    world.lake.write("profiles", str(DAY), profiles.frame, profiles.inputs, notes=profiles.notes)
+    columns = ["plan", "active_days", "last_active", "paid", "payers", "lookers"]
+    active = profiles.frame.filter(pl.col("active_days") > 0).select(columns).collect()
+    assert sorted(active.rows()) == [
+        ("gold", 1, str(DAY), True, True, False),
+        ("pro", 2, str(DAY), False, False, True),  # Heap has seen him on the day
+    ]
+    newest = AudienceDay.newest(project)
+    for name in ("payers", "lookers"):
+        statement = newest.statement(newest.one(name))
+        with LakeSql(project.settings.lake.url) as sql:
+            assert sql.sql(statement.text(), statement.parameters).equals(newest.members(newest.one(name)))
+        assert "EXCLUDE" not in newest.statement(newest.one(name), "bigquery").text("bigquery")
+    fired = signal_of_day(project, "spent", DAY).frame.collect()
+    assert fired.select("event", "status").rows() == [("Spent", "fired")]
+    assert fired["profile_id"].to_list() == newest.members(newest.one("payers"))["profile_id"].to_list()
+    assert analytics_of_day(project, "to_paid", DAY).frame.collect()["reached"].to_list() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        ("inbox/trakc", "names 'inbox/trakc', which is no table of messages. Tables: inbox/track, "),
+        ("inbox/identify/Paid", "messages of inbox/identify have no names: expected inbox/identify"),
+        ("inbox/shop", "inbox/shop identifies nobody: map a column in inbox.identifiers"),
+    ],
+)
+def test_an_event_that_messages_cannot_be_is_told(tmp_path: Path, event: str, message: str) -> None:
+    asked = f"  audiences: {{payers: {{events: [{{type: {event}}}]}}}}\n"
+
+    class Own(InboxWorld):
+        inbox = INBOX.replace("  identifiers: {user_id: crm_id, anonymous_id: visitor, previous_id: visitor}\n", "")
+
+    world = (Own if "shop" in event else InboxWorld)(tmp_path / "world", "{}", profiles=asked)
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        check_events(world.project)

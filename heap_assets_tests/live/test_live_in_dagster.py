@@ -18,17 +18,17 @@ from heap_assets.pipelines.suites import hourly_checks
 from heap_assets.quality.engine import CheckContext
 from heap_assets.quality.inbox import followed, messages_keep_coming
 from heap_assets.sources.inbox import LIVE, write_status
-from heap_assets_tests.live.inbox_world import InboxWorld
+from heap_assets_tests.live.inbox_world import InboxWorld, identify
 from heap_assets_tests.live.receiver import Receiver
-from heap_assets_tests.live.test_live_loop import identify, now, receiver, world  # noqa: F401
 from heap_assets_tests.pipelines.delivery_world import DAY, at
 
+pytestmark = pytest.mark.usefixtures("now")
 MOMENT = datetime(2026, 11, 21, 3, tzinfo=UTC)
 
 
 def test_a_micro_batch_sends_what_messages_changed_without_the_service(
-    world: InboxWorld,  # noqa: F811
-    receiver: Receiver,  # noqa: F811
+    world: InboxWorld,
+    receiver: Receiver,
 ) -> None:
     definitions = build_definitions(world.project)
     job = micro_batch_job(world.project)
@@ -69,7 +69,7 @@ def test_services_that_are_silent_behind_or_slow_are_told() -> None:
     assert not followed([alive | {"latency_seconds_p95": 61}], MOMENT, 1000, 60).passed
 
 
-def test_hourly_checks_read_what_came_and_what_services_say(world: InboxWorld) -> None:  # noqa: F811
+def test_hourly_checks_read_what_came_and_what_services_say(world: InboxWorld) -> None:
     checks = {(check.asset, check.name): check for check in hourly_checks(world.project)}
     coming, follows = checks["inbox/track", "messages_keep_coming"], checks["sync/crm", "live_follows"]
     store = world.lake.store
@@ -82,7 +82,7 @@ def test_hourly_checks_read_what_came_and_what_services_say(world: InboxWorld) -
 
 
 def test_a_service_says_how_it_does_and_dagster_is_told(
-    world: InboxWorld,  # noqa: F811
+    world: InboxWorld,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

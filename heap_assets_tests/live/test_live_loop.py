@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -16,52 +15,14 @@ import pytest
 
 from heap_assets.activation import Log, fold
 from heap_assets.activation.engine.lease import Lease
+from heap_assets.errors import SettingsError
 from heap_assets.live import LiveLoop
-from heap_assets.sources.inbox import Arrival, Sizes, call_messages
-from heap_assets_tests.live.inbox_world import FOLDED, INBOX_ASSETS, InboxWorld
-from heap_assets_tests.live.receiver import Receiver, receiving
+from heap_assets_tests.live.inbox_world import FOLDED, INBOX_ASSETS, KEY, SYNC, InboxWorld, arrival, build, identify
+from heap_assets_tests.live.receiver import Receiver
 from heap_assets_tests.live.service_process import Service, start_service
 from heap_assets_tests.pipelines.delivery_world import BEFORE, DAY, NOW, at, contacts, why
 
-KEY = "wk-live-loop-5530"
-SYNC = """\
-crm:
-  {kind: webhook, mode: upsert, source: profiles, key: crm_id, url: RECEIVER, live: true, properties: {Plan: plan}}"""
-
-
-@pytest.fixture(autouse=True)
-def now(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEAP_ASSETS_NOW", NOW)
-    monkeypatch.setenv("HEAP_ASSETS_TEST_WRITE_KEY", KEY)
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with receiving() as one:
-        yield one
-
-
-@pytest.fixture
-def world(tmp_path: Path, receiver: Receiver) -> InboxWorld:
-    """A resolved day with a live sync that has had its first run."""
-    world = InboxWorld(tmp_path / "world", SYNC.replace("RECEIVER", receiver.url), more="live: {port: 0}")
-    world.write_day(DAY)
-    world.resolve(DAY)
-    result = world.run(["sync/crm"], DAY)
-    assert result.success, why(result)
-    assert receiver.state["c-ann"] == {"Plan": "pro"}
-    return world
-
-
-def arrival(*calls: dict[str, Any]) -> Arrival:
-    received = at(DAY, 22)
-    messages = [m for call in calls for m in call_messages(call, "", received, Sizes(), 100)]
-    return Arrival("web", received, messages)
-
-
-def identify(number: int, person: str, **traits: Any) -> dict[str, Any]:
-    stamp = datetime(2026, 11, 20, 12, number // 60, number % 60, tzinfo=UTC).isoformat()
-    return {"type": "identify", "messageId": f"i{number}", "userId": person, "timestamp": stamp, "traits": traits}
+pytestmark = pytest.mark.usefixtures("now")
 
 
 def test_a_changed_profile_arrives_and_an_unchanged_one_does_not(world: InboxWorld, receiver: Receiver) -> None:
@@ -152,15 +113,11 @@ def test_a_run_and_the_live_loop_never_both_send_and_hand_over_without_loss(
     assert (receiver.state["c-ann"], loop.queue_length) == ({"Plan": "silver"}, 0)
 
 
-def test_the_guard_stops_a_loss_of_values_that_no_run_would_send(tmp_path: Path, receiver: Receiver) -> None:
-    sync = SYNC.replace("RECEIVER", receiver.url).replace("live: true", "live: true, guard: {max_changed: 0.2}")
-    world = InboxWorld(tmp_path / "world", sync)
-    world.write_day(DAY)
+def test_the_guard_stops_a_loss_of_values_that_no_run_would_send(world: InboxWorld, receiver: Receiver) -> None:
+    world.choose(SYNC.replace("RECEIVER", receiver.url).replace("live: true", "live: true, guard: {max_changed: 0.2}"))
     people = [identify(n, f"c-{n}", plan="free") for n in range(60)]
     world.post(*people, received=at(DAY, 20))
-    assert world.run(INBOX_ASSETS, BEFORE, DAY).success
-    assert world.run(FOLDED, DAY).success
-    world.resolve(DAY)
+    build(world, judge=True)
     assert world.run(["sync/crm"], DAY).success
     loop = LiveLoop(world.project, 0.1)
     loop.step()
@@ -186,15 +143,11 @@ def test_a_new_base_is_taken_up_without_losing_what_is_not_in_it(world: InboxWor
     assert (receiver.state["c-ann"], receiver.state["c-bob"]) == ({"Plan": "gold"}, {"Plan": "silver"})
 
 
-def test_people_who_are_suppressed_meanwhile_are_sent_no_more(tmp_path: Path, receiver: Receiver) -> None:
-    world = InboxWorld(tmp_path / "world", "{}")
+def test_people_who_are_suppressed_meanwhile_are_sent_no_more(world: InboxWorld, receiver: Receiver) -> None:
     suppressed = world.folder / "suppressed.csv"
     suppressed.write_text("identifier_type,identifier\n")
     world.suppressed = "suppressed.csv"
     world.choose(SYNC.replace("RECEIVER", receiver.url))
-    world.write_day(DAY)
-    world.resolve(DAY)
-    assert world.run(["sync/crm"], DAY).success
     loop = LiveLoop(world.project, 0.1)
     loop.step()
     suppressed.write_text("identifier_type,identifier\ncrm_id,c-ann\n")
@@ -221,7 +174,52 @@ def test_what_another_service_takes_in_is_followed_from_the_lake(world: InboxWor
     assert receiver.state["c-ann"] == {"Plan": "newest"}
 
 
-KILLS = int(os.environ.get("HEAP_ASSETS_LIVE_KILLS", "3"))
+EVENTS = """\
+paid:
+  {kind: webhook, mode: insert, source: inbox/track, key: user_id, event_name_column: event, url: RECEIVER, live: true,
+   properties: {Total: total}, since: beginning}"""
+
+
+def test_messages_go_out_as_events_once_and_a_run_finds_nothing_left(world: InboxWorld, receiver: Receiver) -> None:
+    def paid(number: int) -> dict[str, Any]:
+        return identify(number, "c-ann") | {"type": "track", "event": "Paid", "properties": {"total": number}}
+
+    world.post(paid(0), received=at(DAY, 21))
+    build(world, judge=True)
+    world.choose(EVENTS.replace("RECEIVER", receiver.url))
+    loop = LiveLoop(world.project, 0.1)
+    loop.step()
+    loop.arrived([arrival(paid(1), paid(2)), arrival(paid(1))])
+    loop.step()
+    assert [row["Total"] for _, _, row in receiver.arrivals] == [1, 2]
+    assert loop._delivery is not None
+    sender = loop._delivery.syncs[0].sender
+    sender.spec = replace(sender.spec, retry=replace(sender.spec.retry, attempts=1, first_wait=0.01))
+    receiver.status = 500
+    loop.arrived([arrival(paid(3))])
+    loop.step()
+    assert (len(receiver.arrivals), loop.queue_length) == (2, 1)
+    receiver.status = 200
+    loop._profiles = None  # as after a new base
+    loop.arrived([arrival(paid(2), paid(4))])
+    loop.step()
+    assert sorted(row["Total"] for _, _, row in receiver.arrivals) == [1, 2, 3, 4]
+    assert loop.queue_length == 0
+    loop._delivery.close()
+    world.post(*map(paid, range(1, 5)), received=at(DAY, 22))
+    build(world, judge=True)
+    result = world.run(["sync/paid"], DAY)
+    assert result.success, why(result)
+    assert sorted(row["Total"] for _, _, row in receiver.arrivals) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("source", ["inbox/users, key: user_id, mode: upsert", "contacts, mode: insert, event_name: x"])
+def test_a_live_sync_follows_messages_and_nothing_else(world: InboxWorld, source: str) -> None:
+    with pytest.raises(SettingsError, match=r"sync\.it\.live is true, but it sends .* by key or from another source"):
+        world.choose(f"it: {{kind: webhook, url: 'http://127.0.0.1:9/', live: true, source: {source}}}")
+
+
+KILLS = int(os.environ.get("HEAP_ASSETS_LIVE_KILLS", "1"))
 
 
 def test_every_changed_profile_arrives_however_often_the_service_is_killed(

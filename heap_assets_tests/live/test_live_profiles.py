@@ -13,18 +13,37 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from heap_assets.pipelines.inbox import folded_day, message_day, unbuilt_inbox_days
 from heap_assets.pipelines.live_profiles import LiveProfiles
-from heap_assets.pipelines.people import identity_of_day, profiles_of_day
-from heap_assets.pipelines.table import Task
 from heap_assets.sources.inbox import read_parts, stored_parts
-from heap_assets_tests.live.inbox_world import FOLDED, INBOX_ASSETS, InboxWorld
+from heap_assets_tests.live.inbox_world import INBOX, InboxWorld, build
 from heap_assets_tests.pipelines.delivery_world import BEFORE, DAY, NOW, at
 
 SEEDS = int(os.environ.get("HEAP_ASSETS_LIVE_SEEDS", "8"))
 PEOPLE = ["c-ann", "c-bob", "c-cat", "c-dan", "c-eve", "c-fay", "c-gus"]
 VISITORS = [f"v{n}" for n in range(9)]
 EMAILS = ["ann@x.example", "bob@x.example", "eve@y.example", "desk@y.example", "gus@y.example"]
+
+
+class AskingWorld(InboxWorld):
+    """A world whose profiles have everything that messages can decide: activity, scores, audiences, consent."""
+
+    inbox = INBOX.replace("plan: text}", "plan: text, opted_in: boolean}")
+
+
+ASKED = """\
+  behaviour: {days: 10, features: {paid: inbox/track/Paid, looked: inbox/page}, messages: [inbox/track, inbox/page]}
+  scores: {interest: {weights: {inbox/track/Seen: 2, pageviews: 5}, most: 3}}
+  audiences:
+    big: {events: [{type: inbox/track/Paid, properties: {total: {gte: 50}}, within_days: 1}]}
+    lookers: {user_properties: {plan: pro}, exclude_events: [{type: inbox/page, within_days: 5}]}
+    payers: {sequences: [{steps: [{type: inbox/track/Seen}, {type: inbox/track/Paid}], within_days: 2}]}
+"""
+CONSENT = """\
+privacy:
+  consent:
+    purposes: [news, ads]
+    sources: [{table: inbox/users, columns: {news: opted_in}}, {table: contacts, columns: {ads: plan}, granted: [pro]}]
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +59,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("HEAP_ASSETS_NOW", NOW)
         patch.setenv("HEAP_ASSETS_TEST_WRITE_KEY", "wk-live-profiles-8812")
         folder = tmp_path_factory.mktemp("base")
-        world = InboxWorld(folder, "{}")
+        world = AskingWorld(folder, "{}", profiles=ASKED, more=CONSENT)
         for day in (BEFORE, DAY):
             world.write_day(day)
         return folder
@@ -56,7 +75,8 @@ def stream(dice: random.Random, size: int) -> list[dict[str, Any]]:
         kind = dice.choice(["track", "identify", "identify", "group", "alias", "page"])
         person, visitor = dice.choice(PEOPLE), dice.choice(VISITORS)
         if kind == "identify":
-            traits = {"plan": dice.choice(["free", "pro", None])}
+            traits: dict[str, Any] = {"plan": dice.choice(["free", "pro", None])}
+            traits |= {"opted_in": dice.random() < 0.7} if dice.random() < 0.5 else {}
             if dice.random() < 0.5:
                 traits["email"] = dice.choice(EMAILS)
             call |= {"userId": person, "traits": traits}
@@ -66,31 +86,17 @@ def stream(dice: random.Random, size: int) -> list[dict[str, Any]]:
         elif kind == "group":
             call |= {"userId": person, "groupId": dice.choice(["acme", "globex"])}
         else:
-            call |= {"event": "Seen", "anonymousId": visitor} | ({"userId": person} if dice.random() < 0.4 else {})
+            call |= {"event": dice.choice(["Seen", "Paid"]), "properties": {"total": dice.randrange(100)}}
+            call |= {"anonymousId": visitor} | ({"userId": person} if dice.random() < 0.4 else {})
         calls.append({"type": kind, **call})
         if dice.random() < 0.1:
             calls.append(dice.choice(calls))
     return calls
 
 
-def build(world: InboxWorld) -> None:
-    """Compute the batch day: tables of the inbox, graph, profiles."""
-    for _ in range(2):
-        for asset, days in unbuilt_inbox_days(world.project).items():
-            for day in sorted(days):
-                task = Task(world.project, day, world.folder / "scratch")
-                if asset in INBOX_ASSETS or (asset in FOLDED and day <= DAY):
-                    made = message_day(task, asset) if asset in INBOX_ASSETS else folded_day(task, asset)
-                    world.lake.write(asset, str(day), made.frame, made.inputs, notes=made.notes)
-    for asset, table in identity_of_day(world.project, DAY).items():
-        world.lake.write(asset, str(DAY), table.frame, table.inputs, notes=table.notes)
-    profiles = profiles_of_day(world.project, DAY)
-    world.lake.write("profiles", str(DAY), profiles.frame, profiles.inputs, notes=profiles.notes)
-
-
 def own_world(base: Path, folder: Path) -> InboxWorld:
     shutil.copytree(base / "lake", folder / "lake", copy_function=os.link)
-    return InboxWorld(folder, "{}")
+    return AskingWorld(folder, "{}", profiles=ASKED, more=CONSENT)
 
 
 def parts_since(world: InboxWorld, known: set[str]) -> dict[str, pl.DataFrame]:

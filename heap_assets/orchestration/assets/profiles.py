@@ -36,7 +36,7 @@ from heap_assets.tables import (
     SHARED,
     USERS,
     analytics_asset,
-    heap_asset,
+    event_asset,
     is_signal,
     model_asset,
     signal_asset,
@@ -188,7 +188,7 @@ def trait_lineage(project: Project) -> dg.TableColumnLineage:
     traits = {name: [_source(project, text) for text in trait.sources] for name, trait in settings.traits.items()}
     computed = {
         name: [
-            dg.TableColumnDep(asset_key(heap_asset(table), project.names), column) for table, column in sorted(pairs)
+            dg.TableColumnDep(asset_key(event_asset(table), project.names), column) for table, column in sorted(pairs)
         ]
         for name, pairs in column_sources(project).items()
     }
