@@ -44,9 +44,11 @@ def main() -> None:
     place = Path(sys.prefix).name
     begun = time.monotonic()
     arguments = ["install", "--quiet", "--constraint", "constraints.txt", "--editable", target]
-    if _has_uv(place) and _run_uv(f"Installing into {place} with uv: {what} ...", arguments):
-        _say(f"Installed in {time.monotonic() - begun:.0f} s")
-        return
+    if _has_uv(place):
+        _say(f"Installing into {place} with uv: {what} ...")
+        if uv_installs(arguments):
+            _say(f"Installed in {time.monotonic() - begun:.0f} s")
+            return
     _say(f"Installing into {place} with pip, which takes minutes: {what} ...")
     status = subprocess.run([*PIP, *arguments], check=False).returncode
     if status == 0:
@@ -67,13 +69,13 @@ def _has_uv(place: str) -> bool:
     return True
 
 
-def _run_uv(title: str, arguments: list[str]) -> bool:
+def uv_installs(arguments: list[str], python: str = sys.executable) -> bool:
+    """Run `uv pip` with these arguments for an environment's Python; say why it failed, if it does."""
     listed = subprocess.run([*PIP, "config", "list"], capture_output=True, text=True, check=False).stdout
     environment = {**uv_environment(pip_options(listed)), **os.environ}
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         environment["UV_COMPILE_BYTECODE"] = "1"  # else every process would compile all that it imports
-    _say(title)
-    command = [str(UV), "pip", *arguments, "--python", sys.executable]
+    command = [str(UV), "pip", *arguments, "--python", python]
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         _say(f"uv failed: {_reason(done.stderr)}")

@@ -9,6 +9,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import install
+
 _FOLDER = Path(__file__).parents[1] / ".venvs"
 
 
@@ -48,8 +50,10 @@ def _build(venv: Path, requirements: tuple[str, ...], prepare: str, *, inherits:
         if inherits:
             packages = Path(sysconfig.get_path("purelib"))
             (venv / packages.relative_to(sys.prefix) / "inherited.pth").write_text(f"{packages}\n")
-        pip = [str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *requirements]
-        subprocess.run(pip, check=True, timeout=420, capture_output=True)
+        python, arguments = str(venv / "bin" / "python"), ["install", "--quiet", *requirements]
+        if not (install.UV.exists() and install.uv_installs(arguments, python)):
+            pip = [python, "-m", "pip", "--disable-pip-version-check", *arguments]
+            subprocess.run(pip, check=True, timeout=420, capture_output=True)
         variables = {**os.environ, "HOME": str(venv)}
         subprocess.run([str(venv / "bin" / "python"), "-c", prepare], check=True, timeout=120, env=variables)
     except (subprocess.SubprocessError, OSError) as error:

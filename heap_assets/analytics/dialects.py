@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import sqlglot
-from sqlglot import exp
-from sqlglot.dialects import BigQuery, DuckDB
+from typing import TYPE_CHECKING, Any, Literal
 
 from heap_assets.errors import SettingsError
+
+if TYPE_CHECKING:
+    from sqlglot import exp
 
 Dialect = Literal["lake", "bigquery"]
 """DuckDB's over the views of the lake, or BigQuery's over published tables."""
 DIALECTS: tuple[Dialect, ...] = ("lake", "bigquery")
-_ENGINES = {"lake": DuckDB, "bigquery": BigQuery}
+_ENGINES = {"lake": "duckdb", "bigquery": "bigquery"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,8 @@ def translated(sql: str, dialect: Dialect = "lake") -> str:
 
     Raises SettingsError: it cannot be parsed; the message names line and column.
     """
+    import sqlglot  # takes a quarter of a second, which only those who translate shall wait
+
     tree = parsed(sql)
     if dialect == "bigquery":
         tree = tree.transform(_for_bigquery)
@@ -55,8 +56,10 @@ def translated(sql: str, dialect: Dialect = "lake") -> str:
 
 def parsed(sql: str) -> exp.Expr:
     """Parse one statement of DuckDB; SettingsError names line and column of a mistake."""
+    import sqlglot
+
     try:
-        tree = sqlglot.parse_one(sql, dialect=DuckDB)
+        tree = sqlglot.parse_one(sql, dialect="duckdb")
     except sqlglot.ParseError as error:
         first = error.errors[0] if error.errors else {}
         place = f"line {first.get('line')}, column {first.get('col')}: " if first else ""
@@ -66,6 +69,8 @@ def parsed(sql: str) -> exp.Expr:
 
 def _for_bigquery(node: exp.Expr) -> exp.Expr:
     """Replace what sqlglot leaves as DuckDB has it."""
+    from sqlglot import exp
+
     if isinstance(node, exp.Placeholder | exp.Parameter):
         return exp.Parameter(this=exp.Var(this=node.name))
     if isinstance(node, exp.Anonymous) and node.name.lower() == "epoch_us":

@@ -174,9 +174,9 @@ class Attribution(Query):
 
     def statement(self, end: datetime) -> Statement:
         """Return the SELECT; touches are read from before the window of the conversions."""
-        made = super().statement(end)
+        statement = super().statement(end)
         first_touch = end - timedelta(days=self.days + self.window_days)
-        return Statement(made.sql, {**made.parameters, "first_touch": first_touch})
+        return Statement(statement.sql, {**statement.parameters, "first_touch": first_touch})
 
     def body(self) -> tuple[str, dict[str, Any]]:
         value = f"TRY_CAST({sql_identifier(self.value)} AS DOUBLE)" if self.value else "1.0"

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from sqlglot import exp
-from sqlglot.dialects import DuckDB
-
 from heap_assets.analytics.dialects import parsed
 from heap_assets.errors import SettingsError, did_you_mean
 
@@ -27,6 +24,8 @@ def with_tables(
 
     Raises SettingsError: it is no SELECT, or names a table that there is not; the message names the line.
     """
+    from sqlglot import exp
+
     try:
         tree = parsed(sql)
     except SettingsError as error:
@@ -54,5 +53,5 @@ def with_tables(
             alias = node.alias_or_name
             own_day = [exp.to_identifier("partition_key")] if asset in snapshots else None
             node.replace(exp.select(exp.Star(except_=own_day)).from_(view).where(within).subquery(alias))
-    text: str = tree.sql(dialect=DuckDB)
+    text: str = tree.sql(dialect="duckdb")
     return text, list(read)

@@ -139,8 +139,8 @@ def _event_rows(world: World, cache: UseCache, name: str, day: int) -> pl.DataFr
     plan = world.plan
     first, last = _covered(world, name, day)
     if name in ("sign_up", "plan_upgraded"):
-        made = sign_ups if name == "sign_up" else plan_upgrades
-        return made(world, -RETROACTIVE_DAYS if day == plan.history_end else first, last)
+        events_of = sign_ups if name == "sign_up" else plan_upgrades
+        return events_of(world, -RETROACTIVE_DAYS if day == plan.history_end else first, last)
     if name == "ticket_opened":
         return tickets_opened(world, first - 7 if day == plan.new_table_day else first, last)
     if name == "feature_used" and day == plan.resync_day:

@@ -233,7 +233,7 @@ def _server_rows(world: World, table: str, rows: pl.DataFrame, custom: dict[str,
     users = world.people.identities
     merged = users["merged_at"].to_numpy()[identity] <= at
     user = np.where(merged, users["merged_into"].to_numpy()[identity], users["heap_user_id"].to_numpy()[identity])
-    made = rows.select(
+    server_rows = rows.select(
         pl.Series("event_id", row_ids(world.plan.seed, table, rows["number"].to_numpy())),
         pl.Series("user_id", user.astype(np.int64)),
         pl.lit(None, pl.Int64).alias("session_id"),
@@ -246,4 +246,4 @@ def _server_rows(world: World, table: str, rows: pl.DataFrame, custom: dict[str,
         pl.lit(-1, pl.Int64).alias("client"),
         "person",
     )
-    return _shaped(made, *custom, "product_user_id")
+    return _shaped(server_rows, *custom, "product_user_id")

@@ -26,7 +26,7 @@ def warehouse_tables(world: World, day: int) -> dict[str, pl.DataFrame]:
         Relation → frame; times Datetime("us", "UTC"), amounts Decimal(10, 2), keys String.
     """
     end = world.plan.midnight + (day + 1) * DAY
-    made = {
+    relations = {
         "crm.contacts": _contacts(world, end),
         "crm.accounts": _crm_accounts(world, end),
         "billing.customers": _customers(world, end),
@@ -34,7 +34,7 @@ def warehouse_tables(world: World, day: int) -> dict[str, pl.DataFrame]:
         "product.users": _product_users(world, end),
         "support.tickets": _tickets(world, end),
     }
-    return {relation: faults.spoil_relation(world.plan, relation, day, rows) for relation, rows in made.items()}
+    return {relation: faults.spoil_relation(world.plan, relation, day, rows) for relation, rows in relations.items()}
 
 
 def write_warehouse(path: Path, world: World, day: int) -> None:

@@ -64,8 +64,8 @@ def check_analytics(project: Project) -> None:
 def statement_of(project: Project, query: Query, day: date, dialect: Dialect = "lake") -> Statement:
     """Return the SQL of a query as of the end of a day, over the tables of `heap-assets sql` or published ones."""
     end = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
-    made, relations = query.statement(end), Relations(project, day, dialect)
-    begins = [value for value in made.parameters.values() if isinstance(value, datetime)]
+    statement, relations = query.statement(end), Relations(project, day, dialect)
+    begins = [value for value in statement.parameters.values() if isinstance(value, datetime)]
     first = min([*begins, end]).date()
     users = (
         f"SELECT CAST(identifier AS BIGINT) AS user_id, profile_id FROM {relations.snapshot(GRAPH)} AS g "
@@ -78,17 +78,17 @@ def statement_of(project: Project, query: Query, day: date, dialect: Dialect = "
     of_people = f"SELECT u.profile_id, e.* FROM ({events}) AS e JOIN users AS u ON u.user_id = e.user_id"
     of_people = " UNION ALL ".join([of_people, *messages])
     parts = {"users": users, "events": of_people}
-    parameters = {**made.parameters}
+    parameters = {**statement.parameters}
     if built:
         parameters["first_day"] = str(first)
-    if "people" in made.sql:
+    if "people" in statement.sql:
         parts["people"] = relations.snapshot(PROFILES)
     if query.compares:
         before = project.lake.newest_partition(PROFILES, day - timedelta(days=1))
         none = f"{relations.snapshot(PROFILES)} AS p WHERE FALSE"
         parts["people_before"] = relations.snapshot(PROFILES, before) if before else f"SELECT * FROM {none}"
     heads = ", ".join(f"{name} AS ({_select(text)})" for name, text in parts.items())
-    body = made.sql.strip()
+    body = statement.sql.strip()
     sql = f"WITH {heads}, {body.removeprefix('WITH ')}" if body.startswith("WITH ") else f"WITH {heads} {body}"
     return Statement(sql, {**relations.parameters, **parameters})
 
@@ -112,8 +112,8 @@ def analytics_of_day(project: Project, name: str, day: date) -> BuiltTable:
     query = query_of(project, name)
     frame = result_of(project, query, day)
     end = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
-    made = query.statement(end).parameters
-    first = min([*(value for value in made.values() if isinstance(value, datetime)), end]).date()
+    parameters = query.statement(end).parameters
+    first = min([*(value for value in parameters.values() if isinstance(value, datetime)), end]).date()
     lake = project.lake
     versions = {f"{path}@{day}": lake.versions(path)[str(day)] for path in (PROFILES, GRAPH)}
     for table, days in _days(project, query, first, day).items():

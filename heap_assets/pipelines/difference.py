@@ -143,16 +143,18 @@ def _build(project: Project, day: date, tables: list[_Build]) -> dict[str, int]:
     """Build in the project's overlay what its settings make of the day; return asset to days that were written."""
     written: dict[str, int] = {}
 
-    def store(asset: str, at: date, made: Table | None) -> None:
-        if made is not None:
-            status = project.lake.write(asset, str(at), made.writer or made.frame, made.inputs, notes=made.notes).status
+    def store(asset: str, at: date, table: Table | None) -> None:
+        if table is not None:
+            status = project.lake.write(
+                asset, str(at), table.writer or table.frame, table.inputs, notes=table.notes
+            ).status
             written[asset] = written.get(asset, 0) + (status is Status.WRITTEN)
 
     for asset, at, build in tables:
         with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:
             store(asset, at, build(Task(project, at, Path(scratch), force=True)))
-    for asset, made in resolved_tables(project, identity_inputs(project, day)).items():
-        store(asset, day, made)
+    for asset, table in resolved_tables(project, identity_inputs(project, day)).items():
+        store(asset, day, table)
     store(PROFILES, day, profiles_of_day(project, day))
     if project.settings.profiles.audiences:
         store(AUDIENCES, day, audiences_of_day(project, day))

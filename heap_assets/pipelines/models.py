@@ -111,12 +111,13 @@ def model_of_day(project: Project, name: str, day: date, rows: int | None = None
 def _called(project: Project, name: str, frames: Mapping[str, pl.LazyFrame], rows: int | None) -> pl.DataFrame:
     module, _, function = (project.settings.models[name].python or "").partition(":")
     try:
-        made = getattr(importlib.import_module(module), function)(frames)
+        build = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise SettingsError(f"models.{name}.python is {module}:{function}: {error}") from error
-    if not isinstance(made, pl.LazyFrame | pl.DataFrame):
+    frame = build(frames)
+    if not isinstance(frame, pl.LazyFrame | pl.DataFrame):
         raise HeapAssetsError(f"models.{name}: {module}:{function} returned no Polars frame")
-    table = made.lazy().collect()
+    table = frame.lazy().collect()
     return table if rows is None else table.head(rows)
 
 

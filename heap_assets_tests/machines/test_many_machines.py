@@ -32,9 +32,9 @@ from heap_assets.tables import heap_asset
 from heap_assets_tests.s3_server import s3_server
 from heap_assets_tests.sources.heap_connect.dump_builders import Bucket, event
 
-MACHINES = int(os.environ.get("HEAP_ASSETS_MACHINES", "3"))
-TABLES = int(os.environ.get("HEAP_ASSETS_MACHINE_TABLES", "6"))
-DAYS = int(os.environ.get("HEAP_ASSETS_MACHINE_DAYS", "6"))
+MACHINES = int(os.environ.get("HEAP_ASSETS_MACHINES", "2"))
+TABLES = int(os.environ.get("HEAP_ASSETS_MACHINE_TABLES", "4"))
+DAYS = int(os.environ.get("HEAP_ASSETS_MACHINE_DAYS", "4"))
 KILLS = 3
 ROOT = Path(__file__).parents[2]
 START = date(2026, 3, 1)

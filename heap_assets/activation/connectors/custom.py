@@ -60,8 +60,8 @@ class CustomConnector(GenericConnector[CustomSync]):
     @property
     def dedupe(self) -> Dedupe:
         """Return what the class says if there is an object of it: to ask may take a login."""
-        made = self.__dict__.get("_destination")
-        return made.dedupe if made is not None else Dedupe()
+        destination = self.__dict__.get("_destination")
+        return destination.dedupe if destination is not None else Dedupe()
 
     @property
     def mode(self) -> Mode:

@@ -113,8 +113,8 @@ _LONGEST_WAIT = 60.0
 def _identifier(destination: BaseDestination, key: str) -> str:
     if destination.key_recipe is None:
         return key
-    made = pl.select(destination.key_recipe.applied(pl.lit(key))).item()
-    return key if made is None else str(made)
+    canonical = pl.select(destination.key_recipe.applied(pl.lit(key))).item()
+    return key if canonical is None else str(canonical)
 
 
 def json_call(url: str, body: Any, **choices: Any) -> Request:

@@ -162,15 +162,19 @@ class JavascriptDestination(BaseDestination):
         listed = returned if isinstance(returned, list) else [returned]
         return [self._request(one, len(elements)) for one in listed]
 
-    def _request(self, made: Any, rows: int) -> tuple[Request, list[int]]:
-        if not isinstance(made, Mapping) or not isinstance(made.get("url"), str) or not made.keys() <= _REQUEST:
+    def _request(self, returned: Any, rows: int) -> tuple[Request, list[int]]:
+        if (
+            not isinstance(returned, Mapping)
+            or not isinstance(returned.get("url"), str)
+            or not returned.keys() <= _REQUEST
+        ):
             raise _RefusedResultError(
                 "the function must return requests: objects with url, and method, headers, body, rows"
             )
-        host, port = host_and_port(made["url"])
-        if not _ADDRESS.fullmatch(made["url"]) or not self._hosts.allows(host, port):
+        host, port = host_and_port(returned["url"])
+        if not _ADDRESS.fullmatch(returned["url"]) or not self._hosts.allows(host, port):
             raise _RefusedResultError(f"the function returned a request to {host!r}, which is not in `hosts`")
-        method, headers, places = made.get("method", "POST"), made.get("headers") or {}, made.get("rows")
+        method, headers, places = returned.get("method", "POST"), returned.get("headers") or {}, returned.get("rows")
         places = list(range(rows)) if places is None else places
         if method not in _METHODS:
             raise _RefusedResultError(f"the function returned a request whose method is none of {', '.join(_METHODS)}")
@@ -178,11 +182,11 @@ class JavascriptDestination(BaseDestination):
             raise _RefusedResultError("the function returned headers that are not text")
         if not isinstance(places, list) or not all(type(at) is int and 0 <= at < rows for at in places):
             raise _RefusedResultError("the function returned `rows` that are no places of its rows")
-        body = made.get("body")
+        body = returned.get("body")
         data = b"" if body is None else body.encode() if isinstance(body, str) else orjson.dumps(body)
         own = {name: value.get_secret_value() for name, value in self._settings.headers.items()}
         sent = {name: value for name, value in headers.items() if name.lower() not in {each.lower() for each in own}}
-        return Request(made["url"], data, method, {**sent, **own}, rows=len(places)), places
+        return Request(returned["url"], data, method, {**sent, **own}, rows=len(places)), places
 
 
 class _RefusedResultError(Exception):

@@ -45,8 +45,8 @@ def property_columns(
         if name in recipes:
             leaves[name] = (recipes[name].applied(pl.col(column), already=name in spec.hashed), mapped)
             continue
-        made = _leaves(spec.name, name, pl.col(column), schema[column], rules)
-        leaves |= {n: (e, mapped) for n, e in made.items()}
+        own_leaves = _leaves(spec.name, name, pl.col(column), schema[column], rules)
+        leaves |= {n: (e, mapped) for n, e in own_leaves.items()}
     return leaves
 
 

@@ -25,7 +25,7 @@ _BOUNDS = {
     **{unit: (_FIRST * each, _END * each - 1) for unit, each in _PER_SECOND.items() if unit != "ns"},
     "ns": (-(2**63) + 2, 2**63 - 2),  # the whole range is inside, but for DuckDB's infinities
 }
-_NO_NUMBERS = pa.array(["nan", "inf", "-inf", "NaN", "Infinity", "-Infinity"])
+_NO_NUMBERS = ["nan", "inf", "-inf", "NaN", "Infinity", "-Infinity"]
 
 
 class SourceFailedError(Exception):
@@ -187,7 +187,7 @@ def plain_array(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
     if _is_numeric_text(array.type):
         text = array.storage
         if pa.types.is_decimal(kind):
-            text, lost = _nulled(text, pc.is_in(text, value_set=_NO_NUMBERS))
+            text, lost = _nulled(text, pc.is_in(text, value_set=pa.array(_NO_NUMBERS)))
             _require_fits(text, kind)
             return text.cast(kind), lost
         return text.cast(kind), 0

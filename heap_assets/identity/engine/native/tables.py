@@ -270,8 +270,8 @@ def write_graph(result: Resolved, path: Path, metadata: Mapping[str, str] | None
     pieces = slices(result.profiles, _ROWS)
     try:
         with pq.ParquetWriter(path, SCHEMA, **_OPTIONS) as file:
-            for made in prefetched(partial(batch, result), pieces):
-                file.write_table(pa.Table.from_batches([made]))
+            for record_batch in prefetched(partial(batch, result), pieces):
+                file.write_table(pa.Table.from_batches([record_batch]))
             file.add_key_value_metadata(dict(metadata or {}))
     except BaseException:
         path.unlink(missing_ok=True)  # pyarrow finishes a file even then
