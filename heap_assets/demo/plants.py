@@ -210,6 +210,8 @@ def _in_profiles() -> list[Plant]:
               "one_profile_per_identity", rewrite=dumps.identity_twice, nights=0),
         Plant("repeated_profiles", "A stranger wrote profiles twice.", "profiles", "unique_keys",
               rewrite=lambda rows: pl.concat([rows, rows.head(3)]), nights=0),
+        Plant("result_without_rows", "A stranger emptied a result.", "analytics/activation", "result_has_rows",
+              rewrite=lambda rows: rows.clear(), nights=0),
         Plant("anonymous_twins", "A release forgets to call identify: known people come back as anonymous users.",
               "profiles", "no_anonymous_twins", dumps.anonymous_again),
         Plant("shared_email", "A functional mailbox is the email of many contacts.", "profiles",

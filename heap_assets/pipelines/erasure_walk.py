@@ -18,7 +18,7 @@ import polars as pl
 
 from heap_assets import clock
 from heap_assets.errors import ConflictError
-from heap_assets.privacy import Entry, Eraser, Journal, People, Place, Shape, place_of
+from heap_assets.privacy import Entry, Erased, Eraser, Journal, People, Place, Shape, place_of
 from heap_assets.project import Project, mapping_of, owner_column
 from heap_assets.sources.heap_connect import LandedPart, landed_parts, rewrite_part
 from heap_assets.storage import ObjectInfo, state_keys, write_parquet
@@ -106,20 +106,25 @@ class LakeWalk:
         info = self.store.head(key)
         if info is None or walk.clean.get(key) == info.etag:
             return
-        rows, shape = self.store.scan_stored(key), self._shape(heap_asset(landed.table), "")
-        if not self.eraser.touches(rows, shape, small=info.size < _IN_MEMORY):
-            walk.clean[key] = info.etag
-            return
-        rows = rows.collect(engine="streaming").lazy() if info.size < _IN_MEMORY else rows
-        erased = self.eraser.erased(rows, shape)
-        if not erased.rows and not erased.cells:
-            walk.clean[key] = info.etag
+        erased = self._erased(info, self._shape(heap_asset(landed.table), ""), walk)
+        if erased is None:
             return
         stem = key.rpartition(".")[0].split("~")[0]
         new = f"{stem}~{hashlib.sha256(f'{self.journal.root}{info.etag}'.encode()).hexdigest()[:12]}.parquet"
         self.journal.add(Entry(key, info.etag, "landed rows", erased.rows, erased.cells, new))
         rewrite_part(self.project.landing, landed, erased.frame.collect(engine="streaming"), new)
         walk.rewritten += 1
+
+    def _erased(self, info: ObjectInfo, shape: Shape, walk: Walk) -> Erased | None:
+        """Return a stored table without the people; None, and the walk has it as clean, if nothing of it has to go."""
+        rows, small = self.store.scan_stored(info.key), info.size < _IN_MEMORY
+        if self.eraser.touches(rows, shape, small=small):
+            # a small file is read once; a large one is streamed, once for each thing that is counted
+            erased = self.eraser.erased(rows.collect(engine="streaming").lazy() if small else rows, shape)
+            if erased.rows or erased.cells:
+                return erased
+        walk.clean[info.key] = info.etag
+        return None
 
     def _unlisted(self, info: ObjectInfo, place: Place, walk: Walk) -> None:
         """Treat a landed file that no record lists: what a killed landing left, or one that is just being landed."""
@@ -140,15 +145,8 @@ class LakeWalk:
             current = self.store.head(key)
             if current is None:
                 return
-            rows = self.store.scan_stored(key)
-            if not self.eraser.touches(rows, shape, small=current.size < _IN_MEMORY):
-                walk.clean[key] = current.etag
-                return
-            # a small file is read once; a large one is streamed, once for each thing that is counted
-            rows = rows.collect(engine="streaming").lazy() if current.size < _IN_MEMORY else rows
-            erased = self.eraser.erased(rows, shape)
-            if not erased.rows and not erased.cells:
-                walk.clean[key] = current.etag
+            erased = self._erased(current, shape, walk)
+            if erased is None:
                 return
             with self.store.staging(key) as path:
                 write_parquet(path, erased.frame, self._metadata(key))

@@ -18,6 +18,7 @@ from heap_assets.quality import (
     Thresholds,
     WarehouseKeys,
     blocking_checks,
+    checks_for_analytics,
     checks_for_audiences,
     checks_for_decisions,
     checks_for_dumps,
@@ -34,6 +35,7 @@ from heap_assets.quality import (
     delivery_recency_check,
     followed_check,
     recency_checks,
+    unique_key_check,
 )
 from heap_assets.sources.heap_connect import built_in_columns
 from heap_assets.sources.inbox import LIVE
@@ -44,10 +46,12 @@ from heap_assets.tables import (
     MIGRATIONS,
     PROFILES,
     USERS,
+    analytics_asset,
     heap_asset,
     is_heap_table,
     is_inbox_table,
     is_warehouse_table,
+    signal_asset,
     sync_asset,
     warehouse_asset,
     warehouse_table,
@@ -128,7 +132,7 @@ def _decisions(project: Project, lake: Lake) -> tuple[Sequence[Decision], Sequen
 
 
 def profile_checks(project: Project) -> list[Check]:
-    """Return the checks of `profiles`, the duplicates that the product exists to find, and of `audiences`."""
+    """Return the checks of `profiles`, for duplicates above all, and of what follows from them."""
     rules = project.rules_of_settings
     tables = project.settings.snapshot_tables
     normalisers = {rule.type: rule.normaliser for rule in rules.identifiers}
@@ -144,7 +148,10 @@ def profile_checks(project: Project) -> list[Check]:
     )
     audiences = checks_for_audiences(thresholds(project)) if project.settings.profiles.audiences else []
     functions = checks_for_function(PROFILES, thresholds(project)) if project.settings.functions.enrich else []
-    return [*duplicates, *audiences, *functions]
+    again = "materialize the day again; if it stays, something else writes to the lake."
+    firings = [unique_key_check(signal_asset(name), "firing_id", again) for name in project.signals]
+    results = [check for name in project.settings.analytics for check in checks_for_analytics(analytics_asset(name))]
+    return [*duplicates, *audiences, *functions, *firings, *results]
 
 
 def _unique_types(rules: Rules) -> list[str]:

@@ -1,5 +1,6 @@
 """Data quality: checks as data, the rules of each subject, stored results and the thresholds."""
 
+from heap_assets.quality.analytics import checks_for_analytics
 from heap_assets.quality.audiences import checks_for_audiences
 from heap_assets.quality.decisions import IDLE_DECISIONS, checks_for_decisions, decisions_hold
 from heap_assets.quality.dumps import (
@@ -25,6 +26,7 @@ from heap_assets.quality.inbox import (
     coming_check,
     followed_check,
 )
+from heap_assets.quality.measures import unique_key_check
 from heap_assets.quality.profiles import WarehouseKeys, checks_for_profiles, name_of_key_check
 from heap_assets.quality.recency import recency_checks
 from heap_assets.quality.result_store import ALL_PARTITIONS, StoredResult
@@ -68,6 +70,7 @@ __all__ = [
     "api_version_lives",
     "blocking_checks",
     "catalogue_result",
+    "checks_for_analytics",
     "checks_for_audiences",
     "checks_for_decisions",
     "checks_for_dumps",
@@ -96,4 +99,5 @@ __all__ = [
     "recency_checks",
     "record_check",
     "sync_results",
+    "unique_key_check",
 ]

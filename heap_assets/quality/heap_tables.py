@@ -21,6 +21,7 @@ from heap_assets.quality.measures import (
     readable_check,
     rejected_check,
     shrink_check,
+    unique_key_check,
     unique_keys,
     values_check,
 )
@@ -239,14 +240,7 @@ def checks_for_users(thresholds: Thresholds | None = None, events: Sequence[str]
         readable_check(USERS),
         rejected_check(USERS, t),
         values_check(USERS, _MEND_VALUES),
-        Check(
-            USERS,
-            "unique_keys",
-            "No user_id is there twice.",
-            lambda s: unique_keys(s.rows(), ["user_id"]),
-            blocking=True,
-            remedy="materialize the partition again.",
-        ),
+        unique_key_check(USERS, "user_id", "materialize the partition again."),
         Check(
             USERS,
             "ids_present",

@@ -11,7 +11,7 @@ import polars as pl
 
 from heap_assets import clock
 from heap_assets.quality.engine import Check, CheckContext
-from heap_assets.quality.measures import facts_of, readable_check, rejected_rows, shrink_check, unique_keys
+from heap_assets.quality.measures import facts_of, readable_check, rejected_rows, shrink_check, unique_key_check
 from heap_assets.quality.results import CheckResult, Severity, nothing_to_compare
 from heap_assets.quality.thresholds import Thresholds
 
@@ -59,14 +59,7 @@ def checks_for_message_table(asset: str, *, key: str, thresholds: Thresholds | N
             remedy=f"add wanted ones below inbox.tables.{table}.columns and materialize the days again: `body` has all",
             plotted=("undeclared_names",),
         ),
-        Check(
-            asset,
-            "unique_keys",
-            f"No {key} is there twice.",
-            lambda s: unique_keys(s.rows(), [key]),
-            blocking=True,
-            remedy="materialize the partition again.",
-        ),
+        unique_key_check(asset, key, "materialize the partition again."),
     ]
 
 
@@ -158,12 +151,5 @@ def checks_for_folded_table(asset: str, *, key: str, thresholds: Thresholds | No
     return [
         readable_check(asset),
         shrink_check(asset, t),
-        Check(
-            asset,
-            "unique_keys",
-            f"No {key} is there twice.",
-            lambda s: unique_keys(s.rows(), [key]),
-            blocking=True,
-            remedy="materialize the partition again.",
-        ),
+        unique_key_check(asset, key, "materialize the partition again."),
     ]

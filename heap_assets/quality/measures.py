@@ -124,6 +124,18 @@ def readable_check(asset: str) -> Check:
     )
 
 
+def unique_key_check(asset: str, key: str, remedy: str) -> Check:
+    """Return the check that no key of a table is there twice."""
+    return Check(
+        asset,
+        "unique_keys",
+        f"No {key} is there twice.",
+        lambda s: unique_keys(s.rows(), [key]),
+        blocking=True,
+        remedy=remedy,
+    )
+
+
 def values_check(asset: str, remedy: str) -> Check:
     """Return the check that no value of a table was lost; its writer noted how many were."""
     return Check(
@@ -184,13 +196,14 @@ def shrink_check(asset: str, t: Thresholds) -> Check:
         asset,
         "not_shrunk",
         f"The snapshot has not lost more than {t.max_shrink:.0%} of its rows since the one before.",
-        lambda s: baselines.not_shrunk(facts_of(s).rows, _rows_before(s), t),
+        lambda s: baselines.not_shrunk(facts_of(s).rows, rows_before(s), t),
         blocking=True,
         remedy="look at the source's last load; if the rows are gone for good, raise checks.max_shrink for one run.",
     )
 
 
-def _rows_before(s: CheckContext) -> int | None:
+def rows_before(s: CheckContext) -> int | None:
+    """Return how many rows the newest partition of the days before has; None without one."""
     for back in range(1, _SNAPSHOT_GAP_DAYS + 1):
         partition = s.lake.find(s.asset, str(s.day - timedelta(days=back)))
         if partition is not None:

@@ -12,7 +12,7 @@ from heap_assets.profiles import SET_ASIDE
 from heap_assets.quality import result_store
 from heap_assets.quality.engine import Check, CheckContext, with_table
 from heap_assets.quality.identity import claims
-from heap_assets.quality.measures import unique_keys, values_check
+from heap_assets.quality.measures import unique_key_check, values_check
 from heap_assets.quality.results import SAMPLE_ROWS, CheckResult, Severity, nothing_to_compare, share_within
 from heap_assets.quality.thresholds import Thresholds
 from heap_assets.tables import CONFLICTS, GRAPH, USERS, warehouse_table
@@ -261,13 +261,8 @@ def checks_for_profiles(
     """
     t = thresholds or Thresholds()
     checks = [
-        Check(
-            PROFILES,
-            "unique_keys",
-            "No profile_id is there twice.",
-            lambda s: unique_keys(s.rows(), ["profile_id"]),
-            blocking=True,
-            remedy="materialize the partition again; if it stays, something else writes to the lake.",
+        unique_key_check(
+            PROFILES, "profile_id", "materialize the partition again; if it stays, something else writes to the lake."
         ),
         Check(
             PROFILES,

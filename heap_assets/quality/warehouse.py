@@ -9,7 +9,14 @@ import polars as pl
 from heap_assets.identity import normalised
 from heap_assets.quality import measures
 from heap_assets.quality.engine import Check, CheckContext
-from heap_assets.quality.measures import column_check, facts_of, readable_check, shrink_check, unique_keys, values_check
+from heap_assets.quality.measures import (
+    column_check,
+    facts_of,
+    readable_check,
+    shrink_check,
+    unique_key_check,
+    values_check,
+)
 from heap_assets.quality.results import CheckResult, Severity, nothing_to_compare
 from heap_assets.quality.thresholds import Thresholds
 from heap_assets.values import PRIVATE, key_text
@@ -121,14 +128,7 @@ def checks_for_warehouse_table(
     checks = [readable_check(asset), shrink_check(asset, t)]
     if key:
         checks += [
-            Check(
-                asset,
-                "unique_keys",
-                f"No {key} is there twice.",
-                lambda s: unique_keys(s.rows(), [key]),
-                blocking=True,
-                remedy="mend the table in the warehouse, or map a view that has one row per key.",
-            ),
+            unique_key_check(asset, key, "mend the table in the warehouse, or map a view that has one row per key."),
             Check(
                 asset,
                 "ids_present",
