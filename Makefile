@@ -38,7 +38,8 @@ WORKERS  ?= 4
 test: $(DEV) ## Run the tests, WORKERS at once (4: on two cores, as half of their time is waiting for processes and servers)
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-long: $(DEV) ## Land and build 2,000 random tables, each in a process of its own (an hour)
+test-long: $(DEV) ## All examples of the properties, and 2,000 random tables, each in a process of its own (an hour)
+	@HEAP_ASSETS_LONG=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $$(grep -rl "examples import examples" heap_assets_tests)
 	@HEAP_ASSETS_RANDOM_TABLES=2000 $(BIN)/python -m pytest -q heap_assets_tests/sources/heap_connect/test_random_tables.py
 
 machines: $(DEV) ## Build 60 days of 50 tables by four machines on one lake, some of them killed (an hour)

@@ -19,6 +19,7 @@ from heap_assets.activation.engine.log import FIELD, LEDGER_SCHEMA
 from heap_assets.activation.engine.prepare import VALUE, prepare
 from heap_assets.activation.engine.spec import SyncSpec
 from heap_assets.activation.engine.two_way import ReadBack, merged
+from heap_assets_tests.examples import examples
 
 SALT = bytes(range(16))
 POLICIES: Mapping[str, two_way.Policy] = {"a": "ours", "b": "theirs", "c": "newest"}
@@ -98,7 +99,7 @@ RECORDS = st.fixed_dictionaries(dict.fromkeys("klm", VALUES))
 LAGS = st.sampled_from([timedelta(0), timedelta(minutes=10)])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(first=RECORDS, own=OWN, then=OWN, changes=st.dictionaries(st.sampled_from("klm"), VALUES), lag=LAGS)
 def test_rounds_come_to_rest_and_both_sides_are_equal_by_the_rule(
     first: dict[str, Values],

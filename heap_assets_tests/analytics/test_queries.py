@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from heap_assets.analytics import QUERIES, chart_of, parse_query
 from heap_assets.errors import SettingsError
+from heap_assets_tests.examples import examples
 
 END = datetime(2026, 11, 21, tzinfo=UTC)
 EVENTS = pl.Schema(
@@ -74,7 +75,7 @@ def in_order(rows: list[Event], unit: tuple[int, ...]) -> dict[tuple[Any, ...], 
     return {key: sorted(events) for key, events in result.items()}
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(event_rows, st.sampled_from(["person", "session"]), st.sampled_from([None, 10]))
 def test_an_ordered_funnel_counts_units_with_a_chain_in_time(rows: list[Event], per: str, span: int | None) -> None:
     steps = ["p", "q", "p"]
@@ -94,7 +95,7 @@ def test_an_ordered_funnel_counts_units_with_a_chain_in_time(rows: list[Event], 
         assert of_first == pytest.approx(round(100 * reached / expected[0], 2), abs=0.011)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(event_rows)
 def test_an_unordered_funnel_is_that_of_the_guide(rows: list[Event]) -> None:
     sessions = defaultdict(set)
@@ -108,7 +109,7 @@ def test_an_unordered_funnel_is_that_of_the_guide(rows: list[Event]) -> None:
         assert table["percent_of_previous"].to_list()[2] is None
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(event_rows, st.sampled_from(["person", "session"]))
 def test_paths_are_the_events_up_to_each_goal(rows: list[Event], per: str) -> None:
     paths = Counter[str]()
@@ -125,7 +126,7 @@ def test_paths_are_the_events_up_to_each_goal(rows: list[Event], per: str) -> No
         assert sum(table["percent"]) == pytest.approx(100, abs=0.1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(event_rows)
 def test_attribution_gives_each_conversion_once_in_every_model(rows: list[Event]) -> None:
     expected: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -152,7 +153,7 @@ def test_attribution_gives_each_conversion_once_in_every_model(rows: list[Event]
         assert sum(credits.values()) == pytest.approx(sum(row[2] == "r" for row in rows), abs=0.01)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(event_rows)
 def test_adoption_engagement_and_experiments_count_people_once(rows: list[Event]) -> None:
     plans = {person["profile_id"]: person["plan"] for person in PEOPLE}

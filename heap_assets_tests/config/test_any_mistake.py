@@ -17,6 +17,7 @@ from heap_assets import redaction
 from heap_assets.errors import SettingsError
 from heap_assets.project import parse_settings
 from heap_assets.yaml_core import Unquoted, read_yaml
+from heap_assets_tests.examples import examples
 
 FULL = (Path(__file__).parent / "every_key.yaml").read_text()
 SECRET = "tok-4f9c2a7be1"
@@ -36,7 +37,7 @@ ODD = st.sampled_from(
     + ["../..", "http://", "http://[::1", "https://a b", "s3://", "profiles", "heap", "events", "custom"]
     + [Unquoted(text) for text in ("-1", "0", "1.5", "1e400", ".nan", "true", "9" * 20, "1" * 5000)]
 )  # fmt: skip
-FEW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:

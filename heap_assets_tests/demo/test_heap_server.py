@@ -189,6 +189,7 @@ def test_an_app_gets_fifteen_thousand_bulk_events_a_minute(heap: ServerProcess, 
     refused = post(heap, "/api/track", events({"identity": "one-more", "event": "e"}))
     if time.monotonic() - started < 1.2:
         assert refused.status_code == 429
+    if refused.status_code == 429:
         assert 0 < float(refused.headers["Retry-After"]) <= 1.2
         time.sleep(float(refused.headers["Retry-After"]) + 0.05)
     assert post(heap, "/api/track", events({"identity": "one-more", "event": "e"})).status_code == 200

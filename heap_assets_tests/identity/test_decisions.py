@@ -32,6 +32,7 @@ from heap_assets.identity.engine.native.tables import resolved
 from heap_assets.identity.engine.reference import Row
 from heap_assets.quality.decisions import decisions_hold
 from heap_assets.storage import Store
+from heap_assets_tests.examples import examples
 from heap_assets_tests.identity.builders import TYPES, Book, books, identifiers, links_frame, rows, rules_of
 from heap_assets_tests.identity.test_timeline import RULES, Step, company, day, known_on, steps, tables
 
@@ -54,7 +55,7 @@ def decisions(draw: st.DrawFn, of: st.SearchStrategy[Pair], most: int = 4) -> tu
     return tuple(made)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(rows(), max_size=25), books(), decisions(identifiers()))
 def test_engines_agree_on_decisions(made: list[Row], book: Book, settled: tuple[Decision, ...]) -> None:
     rules, links = replace(rules_of(book), decisions=settled), links_frame(made)
@@ -70,7 +71,7 @@ def test_engines_agree_on_decisions(made: list[Row], book: Book, settled: tuple[
             assert len({*held}) == len(held), "apart holds whatever the links say"
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.lists(rows(), max_size=40), books(), decisions(identifiers()))
 def test_link_by_link_or_not_is_the_same(made: list[Row], book: Book, settled: tuple[Decision, ...]) -> None:
     apart = tuple(decision for decision in settled if decision.kind == "apart")

@@ -16,6 +16,7 @@ from heap_assets.identity.explain.query import Outcome, QueryError
 from heap_assets.identity.rules import IdentifierRule, Rules
 from heap_assets.identity.schemas import LINKS
 from heap_assets.identity.timeline import resolve
+from heap_assets_tests.examples import examples
 
 RULES = Rules(
     (
@@ -277,7 +278,7 @@ def contiguous(answer: Explanation) -> bool:
     return at == answer.lookups[1].identifier
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(graphs, rules_of)
 def test_every_pair_gets_a_whole_chain_that_agrees_with_the_graph(rows: list[Any], rules: Rules) -> None:
     of = tables(*stored(rows), rules=rules)
@@ -294,7 +295,7 @@ def test_every_pair_gets_a_whole_chain_that_agrees_with_the_graph(rows: list[Any
         assert all(isinstance(step, Link) for step in answer.steps) or not one
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(graphs, rules_of)
 def test_a_tree_spans_its_profile_and_no_path_has_a_stronger_weakest_link(rows: list[Any], rules: Rules) -> None:
     of = tables(*stored(rows), rules=rules)

@@ -16,6 +16,7 @@ from polars.testing import assert_frame_equal
 from heap_assets.identity import GRAPH, IdentifierRule, Resolution, Rules, resolve
 from heap_assets.identity.engine.native import tables
 from heap_assets.identity.engine.reference import Row
+from heap_assets_tests.examples import examples
 from heap_assets_tests.identity.builders import TYPES, Book, books, links_frame, rows, rules_of, world
 
 LIMITS = Rules(
@@ -49,7 +50,7 @@ def assert_reads_the_same(resolution: Resolution, file: Path) -> None:
     assert told == spelled.rows()
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=examples(120))
 @given(made=st.lists(rows(), max_size=25), book=books())
 def test_every_reader_reads_what_was_resolved(file: Path, made: list[Row], book: Book) -> None:
     assert_reads_the_same(resolve(links_frame(made), rules_of(book)), file)
@@ -63,7 +64,7 @@ def test_row_groups_of_any_size_stand_in_order(file: Path, monkeypatch: pytest.M
     assert pq.ParquetFile(file).num_row_groups >= resolution.identifiers // (group + 50)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(made=st.lists(st.tuples(st.sampled_from(TYPES), st.text(min_size=1, max_size=70)), max_size=30))
 def test_texts_of_every_length_and_script_survive(file: Path, made: list[tuple[str, str]]) -> None:
     when = datetime.fromisoformat("2026-01-01T00:00:00+00:00")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from heap_assets.identity import IdentifierRule, LinkIndex, Rules, identifier_hashes, resolve
 from heap_assets.identity.schemas import as_links
+from heap_assets_tests.examples import examples
 from heap_assets_tests.identity.builders import Book, Row, books, links_frame, rows, rules_of
 
 Graph = dict[tuple[str, str], tuple[Any, ...]]
@@ -51,7 +52,7 @@ class _Live:
         return len(near.inside)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(books(), st.lists(rows(), max_size=14), st.integers(0, 100), st.integers(1, 4))
 def test_neighbourhoods_resolved_one_after_the_other_equal_all_links_resolved_at_once(
     book: Book, links: list[Row], share: int, size: int

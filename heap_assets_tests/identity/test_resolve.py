@@ -19,6 +19,7 @@ from heap_assets.identity.engine import ENGINES, EngineName
 from heap_assets.identity.engine.native.engine import as_resolution
 from heap_assets.identity.engine.native.tables import resolved
 from heap_assets.identity.engine.reference import Row
+from heap_assets_tests.examples import examples
 from heap_assets_tests.identity.builders import (
     TYPES,
     Book,
@@ -36,13 +37,13 @@ every_engine = pytest.mark.parametrize("engine", ENGINES)
 FREE = Rules(tuple(IdentifierRule(kind, shared_above="never") for kind in TYPES))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(rows(), max_size=25), books())
 def test_the_engine_does_what_the_rules_say(made: list[Row], book: Book) -> None:
     assert_agrees(resolve(links_frame(made), rules_of(book)), answer(made, book))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(rows(), max_size=25), books())
 def test_engines_give_the_same_rows_in_the_same_order(made: list[Row], book: Book) -> None:
     one, other = (resolve(links_frame(made), rules_of(book), engine) for engine in ENGINES)
@@ -52,7 +53,7 @@ def test_engines_give_the_same_rows_in_the_same_order(made: list[Row], book: Boo
 
 
 @every_engine
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(made=st.lists(rows(), max_size=25), book=books(), dice=st.randoms(use_true_random=False))
 def test_order_direction_and_repetition_of_links_never_matter(
     engine: EngineName, made: list[Row], book: Book, dice: random.Random
@@ -64,7 +65,7 @@ def test_order_direction_and_repetition_of_links_never_matter(
         assert_frame_equal(getattr(one, table).collect(), getattr(other, table).collect())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(rows(), max_size=40), books())
 def test_two_paths_give_what_one_path_gives(made: list[Row], book: Book) -> None:
     links, rules = links_frame(made), rules_of(book)
@@ -74,7 +75,7 @@ def test_two_paths_give_what_one_path_gives(made: list[Row], book: Book) -> None
 
 
 @every_engine
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(made=st.lists(rows(), max_size=40), book=books())
 def test_no_profile_exceeds_a_limit_except_by_authoritative_links(
     engine: EngineName, made: list[Row], book: Book

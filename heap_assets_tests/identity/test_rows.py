@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from heap_assets.identity.engine.native.kernel import NONE
 from heap_assets.identity.engine.native.rows import Rows, RowTable, match_rows
+from heap_assets_tests.examples import examples
 
 Row = tuple[int, int, int, int, int, bool]
 ENDS = st.integers(0, 4)
@@ -42,7 +43,7 @@ def expected(rows: list[Row]) -> dict[tuple[int, int, int], tuple[int, int, bool
     return found
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(st.lists(st.lists(ROW, max_size=60), max_size=5))
 def test_a_row_that_is_there_is_widened(batches: list[list[Row]]) -> None:
     assert told(added(batches)) == expected([row for batch in batches for row in batch])

@@ -34,6 +34,7 @@ from heap_assets.identity import (
 from heap_assets.identity.engine import EngineName
 from heap_assets.identity.engine.native import engine
 from heap_assets.storage import Store
+from heap_assets_tests.examples import examples
 
 START = date(2026, 1, 1)
 RULES = Rules(
@@ -143,7 +144,7 @@ def steps(draw: st.DrawFn) -> Step:
     return Step(edits, draw(st.integers(0, 3)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(steps(), min_size=2, max_size=5))
 def test_incremental_equals_full_through_any_history(history_steps: list[Step]) -> None:
     history: History = {}
@@ -267,7 +268,7 @@ class TestDays:
         state = {info.key: store.read(info.key) for info in store.list("_identity/state")}
         state["_identity/state.json"] = store.read("_identity/state.json")
         modes = set()
-        for key in [key for key in sorted(state) for _ in range(3)]:
+        for key in [key for key in sorted(state) for _ in range(examples(3))]:
             for stored in store.list("_identity/state"):
                 store.delete(stored.key)
             for other, content in state.items():
@@ -292,7 +293,7 @@ class TestDays:
         assert self.advanced(timeline, {}, 0).resolution.graph.collect().is_empty()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(steps(), min_size=2, max_size=2))
 def test_changes_turn_yesterdays_mapping_into_todays(two: list[Step]) -> None:
     history: History = {}

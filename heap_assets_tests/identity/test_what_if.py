@@ -15,6 +15,7 @@ from heap_assets.identity.explain.what_if import INEXACT, KINDS, NO_PROFILE, Swe
 from heap_assets.identity.rules import IdentifierRule, Rules
 from heap_assets.identity.schemas import LINKS
 from heap_assets.identity.timeline import resolve
+from heap_assets_tests.examples import examples
 
 RULES = Rules(
     (
@@ -112,7 +113,7 @@ def by_hand(pairs: list[tuple[Any, Any]], nobody: Any) -> dict[str, int]:
     return result
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(labels)
 def test_what_became_of_profiles_is_what_comparing_sets_says(pairs: list[tuple[int, int]]) -> None:
     before, after = (np.array([pair[side] for pair in pairs], np.uint32) for side in (0, 1))

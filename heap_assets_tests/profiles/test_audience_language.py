@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from heap_assets.analytics import AudienceTables, Relation, audience_sql
 from heap_assets.errors import SettingsError
 from heap_assets.profiles import Accounts, in_order, members, parse_audience, with_audiences
+from heap_assets_tests.examples import examples
 
 AS_OF = datetime(2026, 11, 21, tzinfo=UTC)
 PEOPLE = pl.Schema(
@@ -174,7 +175,7 @@ def trait(condition: dict[str, Any], value: Any) -> bool:
     return bool(tests[name]())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(nested, event_rows, event_rows)
 def test_members_are_those_of_a_reading_row_by_row_and_those_of_the_sql(
     definition: dict[str, Any], e: list[Any], f: list[Any]

@@ -20,6 +20,7 @@ from heap_assets.profiles.audiences import (
     with_audiences,
 )
 from heap_assets.yaml_core import read_yaml
+from heap_assets_tests.examples import examples
 
 AS_OF = datetime(2026, 11, 21, tzinfo=UTC)
 UTC_TIME = pl.Datetime("us", "UTC")
@@ -188,7 +189,7 @@ def in_audience(definition: dict[str, Any], person: dict[str, Any], tables: dict
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(definitions, event_rows, event_rows)
 def test_members_are_those_whom_reading_the_definition_row_by_row_finds(
     definition: dict[str, Any], e: list[Any], f: list[Any]

@@ -24,6 +24,7 @@ from heap_assets.signals import (
     parse_signal,
 )
 from heap_assets.yaml_core import read_yaml
+from heap_assets_tests.examples import examples
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 EVENTS = pl.Schema(
@@ -110,7 +111,7 @@ def expected_firings(rows: Rows) -> list[tuple[str, float]]:
     return sorted(result, key=lambda one: (one[1], one[0]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(rows_of_people, st.data())
 def test_day_by_day_each_chain_fires_once_outside_the_cool_down(rows: Rows, data: st.DataObject) -> None:
     register = Register(INTENT)
@@ -121,7 +122,7 @@ def test_day_by_day_each_chain_fires_once_outside_the_cool_down(rows: Rows, data
     assert register.times() == expected_firings(rows)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(rows_of_people, rows_of_people, st.permutations([0, 1, 2]))
 def test_late_events_add_firings_but_never_within_the_cool_down_of_one(
     rows: Rows, late: Rows, order: list[int]
@@ -195,7 +196,7 @@ TRIAL = parse_signal(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("pu"), st.sampled_from("ab"), st.integers(0, 60)), max_size=6))
 def test_each_step_of_a_campaign_fires_once_a_person_and_none_after_the_stop(rows: Rows) -> None:
     register = Register(TRIAL)

@@ -14,6 +14,7 @@ from polars.testing import assert_frame_equal
 
 from heap_assets.sources.heap_connect import build_users, snapshots
 from heap_assets.storage import Lake
+from heap_assets_tests.examples import examples
 
 FIRST = date(2026, 3, 1)
 USERS = st.lists(
@@ -41,7 +42,7 @@ DUMPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=examples(25), suppress_health_check=[HealthCheck.too_slow])
 @given(dumps=DUMPS)
 def test_users_begun_from_an_earlier_day_are_users_folded_from_all_dumps(dumps: list[dict[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
