@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 Dialect = Literal["lake", "bigquery"]
 """DuckDB's over the views of the lake, or BigQuery's over published tables."""
 DIALECTS: tuple[Dialect, ...] = ("lake", "bigquery")
-_ENGINES = {"lake": "duckdb", "bigquery": "bigquery"}
 
 
 @dataclass(frozen=True)
@@ -46,20 +45,24 @@ def translated(sql: str, dialect: Dialect = "lake") -> str:
     Raises SettingsError: it cannot be parsed; the message names line and column.
     """
     import sqlglot  # takes a quarter of a second, which only those who translate shall wait
+    from sqlglot.dialects import BigQuery, DuckDB
 
     tree = parsed(sql)
     if dialect == "bigquery":
         tree = tree.transform(_for_bigquery)
-    text: str = tree.sql(dialect=_ENGINES[dialect], pretty=True, unsupported_level=sqlglot.ErrorLevel.RAISE)
+    text: str = tree.sql(
+        dialect=BigQuery if dialect == "bigquery" else DuckDB, pretty=True, unsupported_level=sqlglot.ErrorLevel.RAISE
+    )
     return text
 
 
 def parsed(sql: str) -> exp.Expr:
     """Parse one statement of DuckDB; SettingsError names line and column of a mistake."""
     import sqlglot
+    from sqlglot.dialects import DuckDB
 
     try:
-        tree = sqlglot.parse_one(sql, dialect="duckdb")
+        tree = sqlglot.parse_one(sql, dialect=DuckDB)
     except sqlglot.ParseError as error:
         first = error.errors[0] if error.errors else {}
         place = f"line {first.get('line')}, column {first.get('col')}: " if first else ""

@@ -25,6 +25,7 @@ def with_tables(
     Raises SettingsError: it is no SELECT, or names a table that there is not; the message names the line.
     """
     from sqlglot import exp
+    from sqlglot.dialects import DuckDB
 
     try:
         tree = parsed(sql)
@@ -53,5 +54,5 @@ def with_tables(
             alias = node.alias_or_name
             own_day = [exp.to_identifier("partition_key")] if asset in snapshots else None
             node.replace(exp.select(exp.Star(except_=own_day)).from_(view).where(within).subquery(alias))
-    text: str = tree.sql(dialect="duckdb")
+    text: str = tree.sql(dialect=DuckDB)
     return text, list(read)

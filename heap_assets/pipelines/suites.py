@@ -148,8 +148,8 @@ def profile_checks(project: Project) -> list[Check]:
     )
     audiences = checks_for_audiences(thresholds(project)) if project.settings.profiles.audiences else []
     functions = checks_for_function(PROFILES, thresholds(project)) if project.settings.functions.enrich else []
-    again = "materialize the day again; if it stays, something else writes to the lake."
-    firings = [unique_key_check(signal_asset(name), "firing_id", again) for name in project.signals]
+    remedy = "materialize the day again; if it stays, something else writes to the lake."
+    firings = [unique_key_check(signal_asset(name), "firing_id", remedy) for name in project.signals]
     results = [check for name in project.settings.analytics for check in checks_for_analytics(analytics_asset(name))]
     return [*duplicates, *audiences, *functions, *firings, *results]
 
