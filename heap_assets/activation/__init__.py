@@ -4,7 +4,7 @@ from heap_assets.activation.connectors.base import Connector, Deployment, Requir
 from heap_assets.activation.connectors.deletion import Deleted, Deletion
 from heap_assets.activation.connectors.heap_deletion import deletion_of_heap, heap_deletion
 from heap_assets.activation.connectors.inputs import GenericConnector, GenericSettings
-from heap_assets.activation.connectors.reading import DELETED, ApiSettings, OnlyRead, ReadSettings, frame_of
+from heap_assets.activation.connectors.reading import DELETED, ApiSettings, ReadSettings, frame_of
 from heap_assets.activation.connectors.registry import built_in_kinds, connector_of, connectors, read_kinds, sync_kinds
 from heap_assets.activation.connectors.rows import newest_profiles_day, newest_users
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed
@@ -21,7 +21,7 @@ from heap_assets.activation.engine.auth import (
 )
 from heap_assets.activation.engine.auth_google import ServiceAccount
 from heap_assets.activation.engine.deliver import deliver, dry_run
-from heap_assets.activation.engine.destination import BaseDestination, Dedupe, Destination, Row
+from heap_assets.activation.engine.destination import BaseDestination, Dedupe, Destination, Row, Service
 from heap_assets.activation.engine.exchange import LATER, Exchange, Remember, Request, Wait
 from heap_assets.activation.engine.hashing import has_salt, hashed_key, hashed_keys, salt
 from heap_assets.activation.engine.inquiry import planned_for, values_of
@@ -79,7 +79,6 @@ __all__ = [
     "Mode",
     "OAuth",
     "OnWithdrawn",
-    "OnlyRead",
     "Permission",
     "Progress",
     "Property",
@@ -96,6 +95,7 @@ __all__ = [
     "Row",
     "RowVerdict",
     "Rows",
+    "Service",
     "ServiceAccount",
     "Status",
     "SyncReport",

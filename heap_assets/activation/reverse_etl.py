@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from heap_assets.activation.engine.api import Api
 from heap_assets.activation.engine.auth import Bearer
-from heap_assets.activation.engine.destination import BaseDestination, Dedupe, Row
+from heap_assets.activation.engine.destination import Dedupe, Service
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.rate_limit import Clock, RealClock
 from heap_assets.activation.engine.verdict import Response
@@ -64,7 +64,7 @@ class ToolRun:
         return lost / max(self.planned or 0, lost + (self.sent or 0), 1)
 
 
-class Tool(BaseDestination, ABC):
+class Tool(Service, ABC):
     """The calls of one tool's API. A trigger whose answer is lost is not made again: it may have started a run."""
 
     dedupe = Dedupe("none")
@@ -74,9 +74,8 @@ class Tool(BaseDestination, ABC):
         self.sync = f"{url}/syncs/{sync}"
         self.url = url
 
-    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
-        """Return the call that looks the sync up: no rows are sent to a tool."""
-        del elements, rows
+    def look_up(self) -> Request:
+        """Return the call that looks the sync up."""
         return Request(self.sync, method="GET", reads=_NOT_THERE)
 
     @abstractmethod

@@ -6,6 +6,7 @@ that it names) and `people` (profile_id and traits) between the parameters `begi
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ ALL_EVENTS: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Query:
+class Query(ABC):
     """One question with its parameters.
 
     `days`: × 24 hours before the end of the day that are looked at.
@@ -53,9 +54,9 @@ class Query:
         parameters = {name: value for name, value in parameters.items() if f"${name}" in sql}
         return Statement(sql, {**parameters, **more})
 
+    @abstractmethod
     def body(self) -> tuple[str, dict[str, Any]]:
         """Return the SELECT, and its parameters besides `begin` and `end`."""
-        raise NotImplementedError
 
 
 IN_WINDOW = "time >= $begin AND time < $end"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self, Union
 from zoneinfo import available_timezones
@@ -15,6 +16,8 @@ from heap_assets.config.base import Cron, Owner, Section
 from heap_assets.config.heap import IdentifierTypes
 from heap_assets.tables import GRAPH, HEAP, PROFILES, RESERVED_SOURCES, is_source_name
 
+_zones = cache(available_timezones)
+"""Their names, which are read from many files."""
 _TABLE = re.compile(r"[A-Za-z0-9_]{1,100}")
 """What Dagster and every file system hold; what a table is called in the warehouse, `relation` says."""
 
@@ -58,7 +61,7 @@ class WarehouseTable(Section):
     @field_validator("time_zone")
     @classmethod
     def _is_a_zone(cls, value: str) -> str:
-        if value not in available_timezones():
+        if value not in _zones():
             raise ValueError("a name of the time zone database, such as UTC or America/New_York")
         return value
 

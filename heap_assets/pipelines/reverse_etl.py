@@ -90,7 +90,7 @@ def preflight(project: Project, name: str) -> Iterator[Permission]:
     tool = tool_of(settings)
     try:
         with Api(tool, allowed=project.allowed_hosts) as api:
-            answer = api.call(tool.request([], []))
+            answer = api.call(tool.look_up())
     except HeapAssetsError as error:
         yield Permission("calls", False, str(error), "see that the address can be reached and the token is accepted")
         return

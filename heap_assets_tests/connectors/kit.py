@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -35,6 +36,7 @@ KILLS = int(os.environ.get("CONNECTOR_KILLS", "3"))
 """How often each connector's sender is killed: 30 before a release."""
 QUICK = Retry(attempts=4, first_wait=0.02, longest_wait=0.1, timeout=10.0, throttled_for=10.0)
 SYNC = "it"
+_ANY_KIND = "kind: webhook\nurl: http://127.0.0.1:1/\nkey: id\nproperties: {plan: plan}"
 _TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
 _SETTINGS = """
 start_date: 2026-11-01
@@ -207,6 +209,8 @@ def compare_golden(name: str, calls: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Fork a run for each line of standard input, `<number of the day> <settings file>`."""
+    with tempfile.TemporaryDirectory() as folder:  # kinds and models are made once, and each run has them
+        Deployment.make(Path(folder), _ANY_KIND)
 
     def run(line: str) -> object:
         number, file = line.split(" ", 1)

@@ -110,7 +110,7 @@ class AmplitudeDeletion(Deletion):
         self._url = f"{(settings.deletion_url or _DELETION[settings.region.value]).rstrip('/')}/api/2/deletions/users"
         self.missing = "" if settings.secret_key else "secret_key"
 
-    def destination(self) -> BaseDestination:
+    def destination(self) -> DeletionApi:
         key, secret = self._settings.api_key.get_secret_value(), self._settings.secret_key
         limits = Limits(rates=(Rate(1, 1, per_call=True),), shared_by=f"amplitude deletion:{self._url}")
         login = Basic(key, secret.get_secret_value() if secret else "")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import orjson
 import polars as pl
 
-from heap_assets.activation.engine.destination import BaseDestination, Row
+from heap_assets.activation.engine.destination import Destination, Row, Service
 from heap_assets.activation.engine.exchange import Request, Wait
 from heap_assets.activation.engine.limits import Limits
 from heap_assets.activation.engine.verdict import Response
@@ -44,7 +44,7 @@ class Deletion(ABC):
     missing: str = ""
 
     @abstractmethod
-    def destination(self) -> BaseDestination:
+    def destination(self) -> Service:
         """Return whose login and limits the calls have."""
 
     @abstractmethod
@@ -57,7 +57,7 @@ class Deletion(ABC):
         return Deleted("requested", request_id)
 
 
-class DeletionApi(BaseDestination):
+class DeletionApi(Service):
     """A host of deletion requests that is another than that of the rows: its own login and limits."""
 
     def __init__(self, kind: str, account: str, **common: Any) -> None:
@@ -69,18 +69,15 @@ class DeletionApi(BaseDestination):
     def target(self) -> str:
         return f"{self.kind}:{self._account}:deletion"
 
-    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
-        raise NotImplementedError(f"{self.kind}: rows are not sent to the host of deletion requests")
-
 
 class MembersRemoved(Deletion):
     """Removes members from an audience, for destinations of sets: what is held elsewhere there cannot be deleted."""
 
-    def __init__(self, destination: BaseDestination) -> None:
+    def __init__(self, destination: Destination) -> None:
         self._destination = destination
         self.ids_per_call = max(1, min(destination.limits.batch_rows, 1_000))
 
-    def destination(self) -> BaseDestination:
+    def destination(self) -> Destination:
         return self._destination
 
     def ask(self, keys: Sequence[str]) -> Calls:
@@ -110,7 +107,7 @@ class MembersRemoved(Deletion):
 _LONGEST_WAIT = 60.0
 
 
-def _identifier(destination: BaseDestination, key: str) -> str:
+def _identifier(destination: Destination, key: str) -> str:
     if destination.key_recipe is None:
         return key
     canonical = pl.select(destination.key_recipe.applied(pl.lit(key))).item()

@@ -128,7 +128,7 @@ class MixpanelDeletion(Deletion):
         self._url, self._token = f"{host}/api/app/data-deletions/v3.0/", settings.token.get_secret_value()
         self.missing = "" if settings.deletion_token else "deletion_token"
 
-    def destination(self) -> BaseDestination:
+    def destination(self) -> DeletionApi:
         token = self._settings.deletion_token
         limits = Limits(rates=(Rate(1, 1, per_call=True),), shared_by=f"mixpanel deletion:{self._settings.project_id}")
         login = Bearer(token.get_secret_value() if token else "")

@@ -104,7 +104,7 @@ class MParticleDeletion(Deletion):
         self._settings, self._url = settings, settings.deletion_url.rstrip("/")
         self.missing = "" if settings.deletion_key and settings.deletion_secret else "deletion_key"
 
-    def destination(self) -> BaseDestination:
+    def destination(self) -> DeletionApi:
         key, secret = self._settings.deletion_key, self._settings.deletion_secret
         login = Basic(key.get_secret_value() if key else "", secret.get_secret_value() if secret else "")
         limits = Limits(rates=(Rate(16, 1, per_call=True),), shared_by=f"mparticle opendsr:{self._url}")

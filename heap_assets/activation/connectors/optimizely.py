@@ -111,7 +111,7 @@ class OptimizelyDeletion(Deletion):
         self._settings = settings
         self._url = f"{settings.url}/v3/compliance/{settings.compliance}"
 
-    def destination(self) -> BaseDestination:
+    def destination(self) -> DeletionApi:
         key = self._settings.api_key.get_secret_value()
         account = hashlib.sha256(key.encode()).hexdigest()[:16]
         limits = Limits(rates=(Rate(_CALLS_A_SECOND, 1, per_call=True),), shared_by=f"optimizely:{account}")

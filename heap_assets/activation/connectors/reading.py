@@ -14,9 +14,7 @@ import polars as pl
 from pydantic import Field
 
 from heap_assets.activation.engine.api import Api
-from heap_assets.activation.engine.destination import BaseDestination, Row
-from heap_assets.activation.engine.exchange import Request
-from heap_assets.activation.engine.spec import Mode
+from heap_assets.activation.engine.destination import Service
 from heap_assets.config import SourceSettings
 from heap_assets.errors import DeliveryError, SourceError
 from heap_assets.http_client import AllowedHosts, host_and_port
@@ -82,7 +80,7 @@ class ApiSettings(ReadSettings, ABC):
         """The address that is called."""
 
     @abstractmethod
-    def reader(self) -> BaseDestination:
+    def reader(self) -> Service:
         """Return what has the login, the limits and the meaning of errors."""
 
     @abstractmethod
@@ -114,15 +112,6 @@ class ApiSettings(ReadSettings, ABC):
         named = map(host_and_port, self.hosts())
         allowed = AllowedHosts.of(f"{host}:{port}" if port else host for host, port in named)
         return Api(self.reader(), allowed=allowed, share=self.limit_share)
-
-
-class OnlyRead(BaseDestination):
-    """A destination that nothing is sent to; mixed with the base of its vendor's."""
-
-    mode = Mode.UPSERT
-
-    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
-        raise NotImplementedError(f"{self.kind} is only read")
 
 
 def frame_of(records: Sequence[Mapping[str, Any]], schema: pl.Schema, subject: str) -> pl.DataFrame:
@@ -165,4 +154,4 @@ def _text(value: Any) -> str | None:
     return str(value) if is_number else orjson.dumps(value).decode()
 
 
-__all__ = ["DELETED", "ApiSettings", "OnlyRead", "ReadSettings", "frame_of"]
+__all__ = ["DELETED", "ApiSettings", "ReadSettings", "frame_of"]

@@ -98,7 +98,7 @@ class SegmentDeletion(Deletion):
         self._url = (settings.deletion_url or PUBLIC_API[settings.region.value]).rstrip("/")
         self.missing = "" if settings.deletion_token else "deletion_token"
 
-    def destination(self) -> BaseDestination:
+    def destination(self) -> DeletionApi:
         limits = Limits(rates=(Rate(1, 1, per_call=True),), shared_by=f"segment regulations:{self._url}")
         login = Bearer(self._token.get_secret_value() if self._token else "")
         return DeletionApi("segment", self._url, auth=login, limits=limits)

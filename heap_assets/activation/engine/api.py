@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Generator
 from typing import TypeVar
 
-from heap_assets.activation.engine.destination import Destination
+from heap_assets.activation.engine.destination import Service
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.http_client import AnswerLost, RetryingClient, RunStopped, Transport
 from heap_assets.activation.engine.rate_limit import Limiter
@@ -26,18 +26,18 @@ class _Unleased:
 
 
 class Api:
-    """Calls with the login, limits, retries and `trouble` of a destination. Use as a context manager.
+    """Calls with the login, limits, retries and `trouble` of a service. Use as a context manager.
 
     `allowed`: hosts that may be called: those of the deployment.
     """
 
     def __init__(
-        self, destination: Destination, *, allowed: AllowedHosts, retry: Retry | None = None, share: float = 0.9
+        self, service: Service, *, allowed: AllowedHosts, retry: Retry | None = None, share: float = 0.9
     ) -> None:
-        limits, self._transport = destination.limits, Transport(allowed=allowed)
+        limits, self._transport = service.limits, Transport(allowed=allowed)
         clock, shared_by = self._transport.clock, limits.shared_by
         limiter = Limiter(limits.rates, share, clock, in_flight=limits.in_flight, shared_by=shared_by)
-        self._client = RetryingClient(destination, retry or Retry(), limiter, self._transport, _Unleased())
+        self._client = RetryingClient(service, retry or Retry(), limiter, self._transport, _Unleased())
 
     def __enter__(self) -> Api:
         return self

@@ -15,6 +15,7 @@ from heap_assets.activation.engine.limits import Limits
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.value_rules import Recipe, ValueRules
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, Verdict, reason_of
+from heap_assets.errors import DeliveryError
 
 
 @dataclass(slots=True)
@@ -59,23 +60,55 @@ class Dedupe:
     seconds: float = 0.0
 
 
-class BaseDestination(ABC):
-    """Base of all destinations. `request` is all that a simple one has to say: one call a batch, whose status tells.
+class Service:
+    """A vendor's API at one account: what any call there needs to know, of rows or not.
 
     Attributes
     ----------
-    kind, mode, limits
-        Its name, how rows become calls, and what a call may hold.
+    kind, limits
+        Its name, and what its calls may hold and how many there may be.
+    auth
+        How calls say who they are, unless the requests do it themselves.
+    dedupe
+        What becomes of a row that arrives twice.
+    """
+
+    kind: str = "custom"
+    limits: Limits = Limits()
+    auth: Auth | None = None
+    dedupe: Dedupe = Dedupe()
+
+    @property
+    def target(self) -> str:
+        """Name the account written to, without secrets: another target is another ledger's worth of rows."""
+        return self.kind
+
+    @property
+    def account(self) -> str:
+        """Name the address and the account that is written to: each has a ledger of its own. Only its hash is kept."""
+        return self.target
+
+    def trouble(self, response: Response) -> Trouble | None:
+        """Return what is wrong with a call as a whole, or None: then its rows are judged.
+
+        It is asked about every answer of every request, before anything else; by default the status tells.
+        """
+        return Trouble.of_status(response)
+
+
+class Destination(Service, ABC):
+    """A service that rows are sent to, a batch by :meth:`exchange`: any number of calls.
+
+    Attributes
+    ----------
+    mode
+        How rows become calls.
     required, optional
         Columns of the rows it needs or takes besides the key and the mapped ones.
     key_may_be_null
         Rows may be addressed otherwise.
     accepted
         Status of a row that the destination took: `acknowledged`, or `sent` where only a later export proves it.
-    dedupe
-        What becomes of a row that arrives twice.
-    auth
-        How calls say who they are, unless `request` does it itself.
     values
         How null, booleans, times and long texts look there.
     recipes
@@ -87,29 +120,15 @@ class BaseDestination(ABC):
         exchange, in which rows that leave are marked as `removed`.
     """
 
-    kind: str = "custom"
     mode: Mode = Mode.UPSERT
-    limits: Limits = Limits()
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     key_may_be_null: bool = False
     accepted: Literal["acknowledged", "sent"] = "acknowledged"
-    dedupe: Dedupe = Dedupe()
-    auth: Auth | None = None
     replaces: bool = False
     values: ValueRules = ValueRules()
     recipes: Mapping[str, Recipe] = {}
     key_recipe: Recipe | None = None
-
-    @property
-    def target(self) -> str:
-        """Name the account written to, without secrets: another target is another ledger's worth of rows."""
-        return self.kind
-
-    @property
-    def account(self) -> str:
-        """Name the address and the account that is written to: each has a ledger of its own. Only its hash is kept."""
-        return self.target
 
     def batch_rows(self, planned: int) -> int:
         """Return the most rows of a batch in a run that is to send so many: many may go in another way than few."""
@@ -135,15 +154,26 @@ class BaseDestination(ABC):
         return {"key": row.key, "properties": dict(row.values)}
 
     @abstractmethod
+    def exchange(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Exchange:
+        """Deliver a batch of encoded elements: yields calls and other steps, returns what became of the rows."""
+
+    def resume(self, state: Mapping[str, Any], rows: Sequence[Row]) -> Exchange:
+        """Go on with a batch whose run was stopped after it had yielded :class:`Remember`; needed by kinds that do.
+
+        `rows`: as they were in the batch and in its order, with keys and remote ids, but without values.
+        """
+        raise DeliveryError(
+            f"{self.kind} has remembered {', '.join(sorted(state))} of a batch and has no `resume`, which would go on "
+            "with it: add that method to its destination"
+        )
+
+
+class BaseDestination(Destination):
+    """Base of destinations that make one call a batch: `request` is all that a simple one has to say."""
+
+    @abstractmethod
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         """Build one call from encoded elements."""
-
-    def trouble(self, response: Response) -> Trouble | None:
-        """Return what is wrong with a call as a whole, or None: then its rows are judged.
-
-        It is asked about every answer of every request, before anything else; by default the status tells.
-        """
-        return Trouble.of_status(response)
 
     def rejections(self, response: Response, rows: Sequence[Row]) -> Mapping[int, str] | None:
         """Return index to reason of the rows that this answer rejects, or None if it does not say."""
@@ -159,16 +189,6 @@ class BaseDestination(ABC):
         return Verdict(refused) if response.accepted else Verdict(refused, "unknown", reason_of(response))
 
     def exchange(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Exchange:
-        """Deliver a batch: by default one call, judged by :meth:`verdict`."""
+        """Deliver a batch by one call, judged by :meth:`verdict`."""
         response = yield self.request(elements, rows)
         return self.verdict(response, rows)
-
-    def resume(self, state: Mapping[str, Any], rows: Sequence[Row]) -> Exchange:
-        """Go on with a batch whose run was stopped after it had yielded :class:`Remember`; needed by kinds that do.
-
-        `rows`: as they were in the batch and in its order, with keys and remote ids, but without values.
-        """
-        raise NotImplementedError(f"{self.kind} remembers {sorted(state)}, and does not say how to go on")
-
-
-Destination = BaseDestination

@@ -58,6 +58,8 @@ def hashed_key(key: str, salt_bytes: bytes) -> str:
 
 def hashed_keys(keys: pl.Series, salt_bytes: bytes) -> pl.Series:
     """Return keys as 16 hex digits of their keyed hash: equal keys have equal hashes, and none can be read."""
+    if not len(keys):
+        return pl.Series("key_hash", [], dtype=pl.String)
     words = siphash_texts(keys.cast(pl.String), _key(salt_bytes, _STRING) ^ np.uint64(_KEYS))
     hashes = np.maximum(words, np.uint64(_FIRST_HASH)).astype(">u8")
     return pl.Series("key_hash", hashes.view("V8").tolist(), dtype=pl.Binary).bin.encode("hex")

@@ -13,7 +13,7 @@ from typing import Protocol
 import httpx
 
 from heap_assets.activation.engine.auth import AuthError
-from heap_assets.activation.engine.destination import Destination, Row
+from heap_assets.activation.engine.destination import Row, Service
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.lease import LeaseLostError
 from heap_assets.activation.engine.quota import Quotas, QuotaUsedUpError
@@ -134,7 +134,7 @@ class RetryingClient:
 
     def __init__(
         self,
-        destination: Destination,
+        service: Service,
         retry: Retry,
         limiter: Limiter,
         transport: Transport,
@@ -143,7 +143,7 @@ class RetryingClient:
     ) -> None:
         self.stats = RunStats()
         self.lock = threading.Lock()
-        self._destination, self._quotas = destination, quotas
+        self._service, self._quotas = service, quotas
         self._retry, self._limiter, self._transport, self._lease = retry, limiter, transport, lease
         self._stop = threading.Event()
         self._jitter = random.Random()  # noqa: S311  jitter is not a secret
@@ -210,7 +210,7 @@ class RetryingClient:
 
     def _heed(self, answer: Response) -> None:
         """Pause everybody if an answer says that no calls are left."""
-        for hint in self._destination.limits.hints:
+        for hint in self._service.limits.hints:
             left = hint.seconds_without_calls(answer.headers, time.time())
             if left is not None:
                 self._limiter.pause(min(left, self._retry.longest_retry_after))
@@ -219,18 +219,18 @@ class RetryingClient:
         if answer.status in request.reads:
             return None
         try:
-            trouble = self._destination.trouble(answer)
+            trouble = self._service.trouble(answer)
         except Exception as error:
-            raise unreadable(self._destination, answer, error) from error
+            raise unreadable(self._service, answer, error) from error
         if trouble is None or trouble == Trouble.of_status(answer):
             return trouble
         return replace(trouble, reason=redact(trouble.reason, personal(rows), longest=LONGEST_REASON))
 
     def _authorised(self, request: Request, attempts: _Attempts) -> Request:
-        if self._destination.auth is None:
+        if self._service.auth is None:
             return request
         try:
-            return self._destination.auth.applied(request, self._fetch)
+            return self._service.auth.applied(request, self._fetch)
         except AuthError as error:
             raise RunStopped(str(error), arrived=attempts.arrived) from error
 
@@ -252,7 +252,7 @@ class RetryingClient:
 
     def _renewed(self, sent: Request, attempts: _Attempts) -> bool:
         """Have the token renewed that a call was refused with, once."""
-        if attempts.renewed or self._destination.auth is None or not self._destination.auth.expire(sent):
+        if attempts.renewed or self._service.auth is None or not self._service.auth.expire(sent):
             return False
         attempts.renewed = True
         return True
@@ -302,7 +302,7 @@ class RetryingClient:
 
     def _is_repeatable(self, request: Request) -> bool:
         if request.repeatable is None:
-            return request.only_reads or self._destination.dedupe.kind != "none"
+            return request.only_reads or self._service.dedupe.kind != "none"
         return request.repeatable
 
 
@@ -313,7 +313,7 @@ def personal(rows: Sequence[Row]) -> set[str]:
     return keys | {str(value) for row in rows for value in (*row.values.values(), *row.extra.values())}
 
 
-def unreadable(destination: Destination, response: Response, error: Exception) -> RunStopped:
+def unreadable(service: Service, response: Response, error: Exception) -> RunStopped:
     """Return what ends a run whose destination's own code fails over an answer: nobody knows which rows were taken."""
-    reason = f"HTTP {response.status}, whose text {destination.kind} cannot read ({type(error).__name__})"
+    reason = f"HTTP {response.status}, whose text {service.kind} cannot read ({type(error).__name__})"
     return RunStopped(reason, arrived=True, http_status=response.status)

@@ -192,7 +192,8 @@ def build_plan(
     late = plan.send.with_columns(reason=reasons).filter(reasons.is_not_null())
     plan = replace(plan, send=plan.send.filter(reasons.is_null()))
     aside = [(invalid, "invalid"), (prepared.invalid, "invalid"), (held, "held"), (late, "held")]
-    set_aside = pl.concat([_aside(frame, kind, spec.name, day, key) for frame, kind in aside])
+    labelled = [_aside(frame, kind, spec.name, day, key) for frame, kind in aside if len(frame)]
+    set_aside = pl.concat([pl.DataFrame(schema=SET_ASIDE_SCHEMA), *labelled])
     return SyncPlan(plan, set_aside, worries, addressed_rows.counts, len(prepared.no_consent), merge)
 
 
@@ -253,5 +254,7 @@ def planned(report: SyncReport, plan: SyncPlan, key: bytes) -> SyncReport:
 
 def count_reasons(reasons: pl.Series) -> dict[str, int]:
     """Count equal reasons, the twenty most frequent."""
+    if not len(reasons):
+        return {}
     counts = reasons.alias("reason").to_frame().group_by("reason").len().sort("len", "reason", descending=[True, False])
     return dict(counts.head(20).iter_rows())

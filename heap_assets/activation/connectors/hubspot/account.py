@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr
 
 from heap_assets.activation.connectors.deletion import Calls, Deleted, Deletion, json_call, refused
 from heap_assets.activation.engine.auth import Bearer
-from heap_assets.activation.engine.destination import BaseDestination, Row
+from heap_assets.activation.engine.destination import BaseDestination, Row, Service
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.limits import Limits, Quota, Rate
 from heap_assets.activation.engine.verdict import Response, Trouble, Verdict, reason_of, retry_after
@@ -52,8 +52,10 @@ class ToHubSpot(HubSpotAccount, VendorSettings):
         return "hs_object_id"
 
 
-class HubSpotDestination(BaseDestination):
-    """Base of the destinations at HubSpot."""
+class HubSpotApi(Service):
+    """An account of HubSpot as calls see it."""
+
+    kind = "hubspot"
 
     def __init__(self, settings: HubSpotAccount, batch_rows: int = BATCH_ROWS, **limits: Any) -> None:
         self.url, self._hub = settings.url, settings.hub_id
@@ -89,6 +91,10 @@ class HubSpotDestination(BaseDestination):
             return Trouble.retry(f"HTTP {response.status}", retry_after(response) or 2.0)
         return super().trouble(response)
 
+
+class HubSpotDestination(HubSpotApi, BaseDestination):
+    """Base of the destinations at HubSpot."""
+
     def verdict(self, response: Response, rows: Sequence[Row]) -> Verdict:
         """Return the verdict of a call that tells nothing of single rows: all are taken, or none is."""
         return Verdict() if response.accepted else Verdict(rest="not_applied", reason=reason_of(response))
@@ -101,8 +107,8 @@ class HubSpotDeletion(Deletion):
     def __init__(self, settings: ToHubSpot) -> None:
         self._settings, self._property = settings, settings.contact_property
 
-    def destination(self) -> HubSpotDestination:
-        return HubSpotDeletions(self._settings)
+    def destination(self) -> HubSpotApi:
+        return HubSpotApi(self._settings)
 
     def ask(self, keys: Sequence[str]) -> Calls:
         destination = self.destination()
@@ -119,15 +125,6 @@ class HubSpotDeletion(Deletion):
         return (
             Deleted("requested", note="within 30 days") if ids else Deleted("complete", note="no contact has this key")
         )
-
-
-class HubSpotDeletions(HubSpotDestination):
-    """The login and limits of calls that delete."""
-
-    kind = "hubspot"
-
-    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
-        raise NotImplementedError
 
 
 def as_text(value: Any) -> str:

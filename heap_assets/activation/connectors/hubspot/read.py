@@ -15,8 +15,8 @@ import orjson
 import polars as pl
 from pydantic import Field
 
-from heap_assets.activation.connectors.hubspot.account import SEARCH, HubSpotAccount, HubSpotDestination
-from heap_assets.activation.connectors.reading import ApiSettings, OnlyRead, frame_of
+from heap_assets.activation.connectors.hubspot.account import SEARCH, HubSpotAccount, HubSpotApi
+from heap_assets.activation.connectors.reading import ApiSettings, frame_of
 from heap_assets.activation.engine.api import Api
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.verdict import reason_of
@@ -54,8 +54,8 @@ class HubSpotSource(HubSpotAccount, ApiSettings):
     def ids(self) -> Mapping[str, str]:
         return {_CONTACTS: _ID}
 
-    def reader(self) -> HubSpotReader:
-        return HubSpotReader(self)
+    def reader(self) -> HubSpotApi:
+        return HubSpotApi(self)
 
     def columns(self, api: Api) -> Mapping[str, pl.Schema]:
         answer = self._called(api, Request(f"{self.url}/crm/v3/properties/contacts", method="GET"))
@@ -98,12 +98,6 @@ class HubSpotSource(HubSpotAccount, ApiSettings):
             raise SourceError(f"hubspot.contacts cannot be read: {reason_of(answer)}")
         document: Mapping[str, Any] = answer.json
         return document
-
-
-class HubSpotReader(OnlyRead, HubSpotDestination):
-    """The account, to be read."""
-
-    kind = "hubspot"
 
 
 def _filter(name: str, operator: str, value: int) -> dict[str, str]:

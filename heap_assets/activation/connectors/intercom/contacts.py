@@ -13,12 +13,13 @@ from pydantic import Field
 from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
 from heap_assets.activation.connectors.intercom.workspace import (
     NOT_THERE,
+    VALUES,
+    IntercomApi,
     IntercomDeletion,
-    IntercomDestination,
     ToIntercom,
     why,
 )
-from heap_assets.activation.engine.destination import Row
+from heap_assets.activation.engine.destination import Destination, Row
 from heap_assets.activation.engine.exchange import Exchange, Request, Step
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict
@@ -90,10 +91,11 @@ class IntercomContactsConnector(PeopleConnector[IntercomContactsSync]):
             yield Permission(f"attribute {name}", name in names, detail, remedy)
 
 
-class IntercomContacts(IntercomDestination):
+class IntercomContacts(IntercomApi, Destination):
     """Updates or upserts contacts."""
 
     mode = Mode.UPSERT
+    values = VALUES
 
     def __init__(self, settings: IntercomContactsSync) -> None:
         own = frozenset({"id", "role", "custom_attributes", settings.identifier})

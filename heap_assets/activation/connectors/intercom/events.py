@@ -11,12 +11,13 @@ from pydantic import field_validator
 from heap_assets.activation.connectors.inputs import EventRowConnector, EventRowSettings
 from heap_assets.activation.connectors.intercom.workspace import (
     NOT_THERE,
+    VALUES,
+    IntercomApi,
     IntercomDeletion,
-    IntercomDestination,
     ToIntercom,
     why,
 )
-from heap_assets.activation.engine.destination import Row
+from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.events import event_faults, unix_ms
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
@@ -57,10 +58,11 @@ class IntercomEventsConnector(EventRowConnector[IntercomEventsSync]):
         return IntercomEvents(self.settings)
 
 
-class IntercomEvents(IntercomDestination):
+class IntercomEvents(IntercomApi, BaseDestination):
     """Sends events; a repeat is ignored there."""
 
     mode = Mode.INSERT
+    values = VALUES
     accepted = "sent"
     required = ("event_key", "event", "time")
 

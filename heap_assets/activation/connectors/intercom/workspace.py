@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr
 
 from heap_assets.activation.connectors.deletion import Calls, Deleted, Deletion, refused
 from heap_assets.activation.engine.auth import Bearer
-from heap_assets.activation.engine.destination import BaseDestination, Row
+from heap_assets.activation.engine.destination import Service
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.limits import Hint, Limits, Rate
 from heap_assets.activation.engine.value_rules import ValueRules
@@ -48,10 +48,12 @@ class ToIntercom(VersionedSettings, VendorSettings):
         return (self.base_url or _HOSTS[self.region]).rstrip("/")
 
 
-class IntercomDestination(BaseDestination):
-    """Base of the destinations at Intercom, which takes one record a call; times are in Unix seconds."""
+VALUES = ValueRules(time="s", date="s")
+"""Times are in Unix seconds."""
 
-    values = ValueRules(time="s", date="s")
+
+class IntercomApi(Service):
+    """A workspace as calls see it; a call takes one record."""
 
     def __init__(self, settings: ToIntercom, **limits: Any) -> None:
         self.kind, self.url, self.identifier = settings.kind, settings.url, settings.identifier
@@ -78,9 +80,6 @@ class IntercomDestination(BaseDestination):
         encoded = body if isinstance(body, bytes) else orjson.dumps(body)
         return Request(self.url + path, encoded, method, self._headers, **choices)
 
-    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
-        raise NotImplementedError
-
     def trouble(self, response: Response) -> Trouble | None:
         if response.status == 401:
             return Trouble.stop("Intercom does not accept the token: check token and region")
@@ -95,8 +94,8 @@ class IntercomDeletion(Deletion):
     def __init__(self, settings: ToIntercom) -> None:
         self._settings = settings
 
-    def destination(self) -> IntercomDestination:
-        return IntercomDestination(self._settings)
+    def destination(self) -> IntercomApi:
+        return IntercomApi(self._settings)
 
     def ask(self, keys: Sequence[str]) -> Calls:
         destination, own = self.destination(), self._settings.identifier

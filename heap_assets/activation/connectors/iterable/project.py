@@ -148,7 +148,7 @@ class IterableDeletion(Deletion):
     def __init__(self, settings: ToIterable) -> None:
         self._settings = settings
 
-    def destination(self) -> BaseDestination:
+    def destination(self) -> DeletionApi:
         key = self._settings.api_key.get_secret_value()
         account = hashlib.sha256(key.encode()).hexdigest()[:16]
         limits = Limits(rates=(Rate(3, 1, per_call=True),), shared_by=f"iterable:{self._settings.url}:{account}:forget")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlencode
@@ -12,7 +12,7 @@ import orjson
 from pydantic import Field, SecretStr, model_validator
 
 from heap_assets.activation.engine.auth import ApiKey
-from heap_assets.activation.engine.destination import BaseDestination, Row
+from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.limits import Hint, Limits, Quota, Rate
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, reason_of
@@ -69,7 +69,7 @@ class CompanyField:
         return ids if self.type == "set" else ids[0]
 
 
-class PipedriveDestination(BaseDestination):
+class PipedriveDestination(Destination):
     """Base of the destinations at Pipedrive. `of`: the objects, as paths name them."""
 
     def __init__(self, settings: ToPipedrive, of: Literal["persons", "organizations"], **limits: Any) -> None:
@@ -83,9 +83,6 @@ class PipedriveDestination(BaseDestination):
             shared_by=f"pipedrive:{self.url}",
             **limits,
         )
-
-    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
-        raise NotImplementedError
 
     def get(self, path: str, **query: Any) -> Request:
         """Return a call that reads: a search, a list, or one record, which may be gone."""

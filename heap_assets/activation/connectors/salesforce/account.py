@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from heap_assets.activation.engine.auth import Auth, ClientCredentials, JwtBearer, RefreshToken
-from heap_assets.activation.engine.destination import BaseDestination
+from heap_assets.activation.engine.destination import Service
 from heap_assets.activation.engine.limits import Limits
 from heap_assets.activation.engine.verdict import Response, Trouble
 from heap_assets.config import Day, Section, VendorSettings, VersionedSettings
@@ -106,8 +106,10 @@ class ToSalesforce(Org, VendorSettings, VersionedSettings):
     cadence: ClassVar[str] = "*/15 * * * *"
 
 
-class SalesforceDestination(BaseDestination):
-    """Base of what calls Salesforce."""
+class SalesforceApi(Service):
+    """An org as calls see it."""
+
+    kind = "salesforce"
 
     def __init__(self, settings: Org, **limits: Any) -> None:
         self.url, self.auth = settings.url, settings.auth()

@@ -11,8 +11,8 @@ from urllib.parse import quote
 import polars as pl
 from pydantic import Field, field_validator
 
-from heap_assets.activation.connectors.reading import DELETED, ApiSettings, OnlyRead, frame_of
-from heap_assets.activation.connectors.salesforce.account import Org, SalesforceDestination, error_of, usage_error
+from heap_assets.activation.connectors.reading import DELETED, ApiSettings, frame_of
+from heap_assets.activation.connectors.salesforce.account import Org, SalesforceApi, error_of, usage_error
 from heap_assets.activation.connectors.salesforce.objects import NAME
 from heap_assets.activation.engine.api import Api
 from heap_assets.activation.engine.exchange import Request
@@ -62,8 +62,8 @@ class SalesforceSource(Org, ApiSettings):
     def ids(self) -> Mapping[str, str]:
         return dict.fromkeys(self.objects, _ID)
 
-    def reader(self) -> SalesforceReader:
-        return SalesforceReader(self)
+    def reader(self) -> SalesforceApi:
+        return SalesforceApi(self)
 
     def columns(self, api: Api) -> Mapping[str, pl.Schema]:
         return {object: self._columns(object, self._described(api, object)) for object in self.objects}
@@ -117,9 +117,3 @@ class SalesforceSource(Org, ApiSettings):
                 raise SourceError(f"objects.{object}: {name} is of type {kind}: name its parts, such as MailingCity")
             columns[name] = _TYPES.get(kind, pl.String)
         return pl.Schema(columns)
-
-
-class SalesforceReader(OnlyRead, SalesforceDestination):
-    """The org, to be read."""
-
-    kind = "salesforce"

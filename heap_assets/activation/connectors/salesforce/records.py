@@ -10,12 +10,12 @@ from typing import Any
 import orjson
 import polars as pl
 
-from heap_assets.activation.connectors.salesforce.account import SalesforceDestination
+from heap_assets.activation.connectors.salesforce.account import SalesforceApi
 from heap_assets.activation.connectors.salesforce.bulk import EMPTY_CELL, JOB_BYTES, JOB_ROWS, Jobs
 from heap_assets.activation.connectors.salesforce.results import Result, Work, Write, result_of
 from heap_assets.activation.connectors.salesforce.settings import SalesforceSettings
 from heap_assets.activation.connectors.salesforce.soql import Hit, RefusedQueryError, hit_of, look_up
-from heap_assets.activation.engine.destination import Row
+from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.exchange import Exchange, Request, Step, Wait
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.value_rules import ValueRules
@@ -29,7 +29,7 @@ _ID = r"^[A-Za-z0-9]{15}([A-Za-z0-9]{3})?$"
 Steps = Generator[Step, Response, None]
 
 
-class SalesforceRecords(SalesforceDestination):
+class SalesforceRecords(SalesforceApi, BaseDestination):
     """Updates, upserts or makes records."""
 
     mode = Mode.UPSERT

@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import Field, SecretStr, model_validator
 
 from heap_assets.activation.engine.auth import Basic, Bearer
-from heap_assets.activation.engine.destination import BaseDestination
+from heap_assets.activation.engine.destination import Service
 from heap_assets.activation.engine.limits import Hint, Limits, Rate
 from heap_assets.activation.engine.verdict import Response, Trouble
 from heap_assets.config import Section, VendorSettings
@@ -49,8 +49,10 @@ class ToZendesk(ZendeskAccount, VendorSettings):
     """A sync to an account."""
 
 
-class ZendeskDestination(BaseDestination):
-    """Base of what calls Zendesk."""
+class ZendeskApi(Service):
+    """An account of Zendesk as calls see it."""
+
+    kind = "zendesk"
 
     def __init__(self, settings: ZendeskAccount, **limits: Any) -> None:
         self.url = settings.url

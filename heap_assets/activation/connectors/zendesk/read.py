@@ -10,8 +10,8 @@ import polars as pl
 from pydantic import Field, field_validator
 
 from heap_assets import clock
-from heap_assets.activation.connectors.reading import DELETED, ApiSettings, OnlyRead, frame_of
-from heap_assets.activation.connectors.zendesk.account import EXPORT, ZendeskAccount, ZendeskDestination
+from heap_assets.activation.connectors.reading import DELETED, ApiSettings, frame_of
+from heap_assets.activation.connectors.zendesk.account import EXPORT, ZendeskAccount, ZendeskApi
 from heap_assets.activation.engine.api import Api
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.verdict import reason_of
@@ -86,8 +86,8 @@ class ZendeskSource(ZendeskAccount, ApiSettings):
     def ids(self) -> Mapping[str, str]:
         return {"tickets": "id", "users": "id"}
 
-    def reader(self) -> ZendeskReader:
-        return ZendeskReader(self)
+    def reader(self) -> ZendeskApi:
+        return ZendeskApi(self)
 
     def columns(self, api: Api) -> Mapping[str, pl.Schema]:
         types = self._field_types(api) if self.user_fields else {}
@@ -155,9 +155,3 @@ class ZendeskSource(ZendeskAccount, ApiSettings):
             raise SourceError(f"zendesk.{table} cannot be read: {reason_of(answer)}")
         document: Mapping[str, Any] = answer.json
         return document
-
-
-class ZendeskReader(OnlyRead, ZendeskDestination):
-    """The account, to be read."""
-
-    kind = "zendesk"

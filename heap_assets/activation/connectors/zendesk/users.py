@@ -10,9 +10,9 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
-from heap_assets.activation.connectors.zendesk.account import ToZendesk, ZendeskDestination
+from heap_assets.activation.connectors.zendesk.account import ToZendesk, ZendeskApi
 from heap_assets.activation.connectors.zendesk.read import ZendeskSource
-from heap_assets.activation.engine.destination import Row
+from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.exchange import Exchange, Remember, Request, Wait
 from heap_assets.activation.engine.prepare import VALUE
 from heap_assets.activation.engine.spec import Mode
@@ -99,7 +99,7 @@ class ZendeskUsersConnector(PeopleConnector[ZendeskUsersSync]):
             )
 
 
-class ZendeskUsers(ZendeskDestination):
+class ZendeskUsers(ZendeskApi, BaseDestination):
     """Updates or upserts users; the job of a batch is remembered before it is asked about."""
 
     kind = "zendesk_users"
