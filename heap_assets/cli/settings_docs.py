@@ -66,6 +66,8 @@ def connectors_page() -> str:
     for kind, schema in schemas.items():
         own = {key: field for key, field in schema["properties"].items() if key not in shared}
         parts += [f"## {kind}", connectors()[kind].docs()]
+        if text := connectors()[kind].untried:
+            parts.append(f"**Not tried by `heap-assets sync check`:** {text}.")
         parts += _Page(schema, skip={"guard"}).sections("", {**schema, "properties": own})
     return "\n\n".join(parts) + "\n"
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from heap_assets import clock
 from heap_assets.activation import Mode, Status
+from heap_assets.activation.engine import due
 from heap_assets_tests.connectors import test_google as google
 from heap_assets_tests.connectors.servers.core import VendorServer
 from heap_assets_tests.connectors.servers.google_ads import GoogleAds
@@ -137,3 +139,34 @@ def test_a_job_that_fails_refuses_its_rows_and_one_that_takes_hours_is_asked_for
         assert (second.resumed, second.planned, second.rejected) == (4, 1, 1)
         assert dict(deployment.ledger().select("key", "status").rows())["Person3@X.example"] == "rejected"
         suite.assert_held(server, [row for row in suite.rows() if row["id"] != "Person3@X.example"])
+
+
+@pytest.mark.parametrize("suite", [TestGoogleAdsAudiences(), google.TestGoogleAudiences()])
+def test_what_google_has_not_ended_within_48_hours_is_given_once_more(
+    suite: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with suite.make_server() as server:
+        deployment = google.deployment_of(type(suite), server, tmp_path, monkeypatch)
+        deployment.write(0, suite.rows(), suite.schema)
+        server.job_polls = 1_000
+        monkeypatch.setenv(clock.VARIABLE, (datetime.now(UTC) - timedelta(hours=47, minutes=50)).isoformat())
+        assert deployment.send(0, "r1").unknown == 5
+        monkeypatch.delenv(clock.VARIABLE)
+        assert deployment.send(0, "r2").held == 5, "it is asked for until then"
+        monkeypatch.setenv(clock.VARIABLE, (datetime.now(UTC) + timedelta(minutes=20)).isoformat())
+        assert deployment.send(0, "r3").sent == 0
+        assert set(deployment.ledger()["status"]) == {"deferred"}
+        assert deployment.send(0, "r4").requests == 0, "not at once"
+        server.job_polls = 1
+        monkeypatch.setattr(due, "datetime", _Later)
+        last = deployment.send(0, "r5")
+        assert (last.planned, last.sent, last.unknown) == (5, 5, 0)
+        suite.assert_held(server, suite.rows())
+
+
+class _Later(datetime):
+    """Two hours from now."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:
+        return datetime.now(tz) + timedelta(hours=2)

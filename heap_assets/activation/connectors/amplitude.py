@@ -41,6 +41,7 @@ _FAULTS = {
     "events_with_missing_fields": "is missing",
     "events_with_invalid_id_lengths": "is too short",
 }
+_UNTRIED = "with its API key Amplitude has no call that only looks, and any property and event is made when it comes"
 
 
 class ToAmplitude(VendorSettings):
@@ -137,6 +138,7 @@ class AmplitudeUsersConnector(PeopleConnector[AmplitudeUsersSync]):
     """Rows to users."""
 
     settings_model = AmplitudeUsersSync
+    untried = _UNTRIED
     deletes = AmplitudeDeletion
 
     def destination(self, table: str = "") -> AmplitudeUsers:
@@ -147,6 +149,7 @@ class AmplitudeEventsConnector(EventRowConnector[AmplitudeEventsSync]):
     """Rows to events."""
 
     settings_model = AmplitudeEventsSync
+    untried = _UNTRIED
     deletes = AmplitudeDeletion
 
     def destination(self, table: str = "") -> AmplitudeEvents:

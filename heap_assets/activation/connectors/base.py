@@ -18,6 +18,7 @@ import polars as pl
 
 from heap_assets import clock
 from heap_assets.activation.connectors.deletion import Deletion, MembersRemoved
+from heap_assets.activation.connectors.preflight import untried
 from heap_assets.activation.connectors.reading import ReadSettings
 from heap_assets.activation.engine.accounts import at_account, ledger_of
 from heap_assets.activation.engine.addressing import Addressed, no_addresses
@@ -94,6 +95,8 @@ class Connector(ABC, Generic[S]):
     settings_model: ClassVar[type[SyncSettings]]
     deletes: ClassVar[type[Any] | None] = None
     """What has people deleted at the destination, of the settings; of a kind that can be asked."""
+    untried: ClassVar[str] = ""
+    """What `heap-assets sync check` cannot try there, and why; part of the kind's page."""
     source_model: ClassVar[type[ReadSettings] | None] = None
     """Of a kind that can also be read, as a source of tables."""
 
@@ -214,9 +217,20 @@ class Connector(ABC, Generic[S]):
         """Try what a run will need, one result each: login, scopes, the object, each mapped field and its type.
 
         Only reads at the destination (:meth:`api`). It is asked by `heap-assets sync check`, and before the first rows
-        are sent to an account.
+        are sent to an account. A kind that has nothing to try says why in :attr:`untried`.
         """
-        return ()
+        return [untried("destination", self.untried)] if self.untried else []
+
+    def source_types(self) -> Mapping[str, pl.DataType]:
+        """Return the types of the source's columns, in its newest rows; none before there are any."""
+        lake = self.deployment.lake
+        day = lake.newest_partition(self.source_asset, clock.today())
+        return lake.scan(self.source_asset, str(day)).collect_schema() if day else {}
+
+    def column_types(self) -> Mapping[str, pl.DataType]:
+        """Return property to type of its column, in the source's newest rows; none before there are any."""
+        types = self.source_types()
+        return {prop: types[column] for prop, column in self.settings.properties.items() if column in types}
 
     def read_back(self, key: str) -> Mapping[str, Any] | None:
         """Return what the destination has of a key: property to value, nothing without a record.

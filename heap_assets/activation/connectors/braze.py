@@ -36,6 +36,7 @@ _DELETED_BY = {
     "phone": "phone_numbers",
 }
 _JUNK = frozenset({"null", "none", "nil", "undefined", "unknown", "anonymous", "0", "-1"})
+_UNTRIED = "with the permission users.track Braze has no call that only looks"
 
 
 class ToBraze(VendorSettings):
@@ -137,6 +138,7 @@ class BrazeUsersConnector(PeopleConnector[BrazeUsersSync]):
     """Rows to users."""
 
     settings_model = BrazeUsersSync
+    untried = _UNTRIED
     deletes = BrazeDeletion
 
     def destination(self, table: str = "") -> BrazeUsers:
@@ -147,6 +149,7 @@ class BrazeEventsConnector(EventRowConnector[BrazeEventsSync]):
     """Rows to events."""
 
     settings_model = BrazeEventsSync
+    untried = _UNTRIED
     deletes = BrazeDeletion
 
     def destination(self, table: str = "") -> BrazeEvents:

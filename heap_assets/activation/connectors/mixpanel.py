@@ -47,6 +47,7 @@ _EARLIEST, _AHEAD = datetime(1971, 1, 1, tzinfo=UTC), timedelta(hours=1)
 _JUNK = frozenset(
     ("anon", "anonymous", "nil", "none", "null", "n/a", "na", "undefined", "unknown", "<nil>", "0", "-1")
 ) | {"true", "false", "[]", "{}", "00000000-0000-0000-0000-000000000000"}
+_UNTRIED = "with what sends Mixpanel has no call that only looks, and any property and event is made when it comes"
 
 
 class ToMixpanel(VendorSettings):
@@ -159,6 +160,7 @@ class MixpanelUsersConnector(PeopleConnector[MixpanelUsersSync]):
     """Rows to users."""
 
     settings_model = MixpanelUsersSync
+    untried = _UNTRIED
     deletes = MixpanelDeletion
 
     def destination(self, table: str = "") -> MixpanelProfiles:
@@ -169,6 +171,7 @@ class MixpanelGroupsConnector(PeopleConnector[MixpanelGroupsSync]):
     """Rows to groups."""
 
     settings_model = MixpanelGroupsSync
+    untried = _UNTRIED
 
     def destination(self, table: str = "") -> MixpanelProfiles:
         return MixpanelProfiles(self.settings, "/groups", _GROUPS, group_key=self.settings.group_key)
@@ -178,6 +181,7 @@ class MixpanelEventsConnector(EventRowConnector[MixpanelEventsSync]):
     """Rows to events."""
 
     settings_model = MixpanelEventsSync
+    untried = _UNTRIED
     deletes = MixpanelDeletion
 
     def destination(self, table: str = "") -> MixpanelEvents:

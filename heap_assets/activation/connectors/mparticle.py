@@ -32,6 +32,7 @@ _BATCHES, _REQUEST_BYTES, _BATCH_BYTES, _A_SECOND = 100, 256 << 10, 128 << 10, 2
 _ATTRIBUTES, _VALUE, _NAME, _UNAVAILABLE = 100, 4_096, 256, 503
 _JUNK = frozenset({"null", "none", "nil", "undefined", "unknown", "anonymous", "0", "-1"})
 Identity = Literal["customer_id", "email", "other", "other_id_2", "other_id_3", "other_id_4", "mobile_number"]
+_UNTRIED = "with the key of a feed mParticle has no call that only looks"
 
 
 class ToMParticle(VendorSettings):
@@ -138,6 +139,7 @@ class MParticleUsersConnector(PeopleConnector[MParticleUsersSync]):
     """Rows to users."""
 
     settings_model = MParticleUsersSync
+    untried = _UNTRIED
     deletes = MParticleDeletion
 
     def destination(self, table: str = "") -> MParticleUsers:
@@ -148,6 +150,7 @@ class MParticleEventsConnector(EventRowConnector[MParticleEventsSync]):
     """Rows to events."""
 
     settings_model = MParticleEventsSync
+    untried = _UNTRIED
     deletes = MParticleDeletion
 
     def destination(self, table: str = "") -> MParticleEvents:

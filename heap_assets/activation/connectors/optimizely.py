@@ -31,6 +31,7 @@ _OBJECTS, _CALLS_A_SECOND, _NAME = 500, 10, 255
 _BATCH_BYTES = 1_000_000
 """No limit is documented."""
 _JUNK = frozenset({"null", "none", "nil", "undefined", "unknown", "anonymous", "0", "-1"})
+_UNTRIED = "with a public key the Data Platform has no call that only looks"
 
 
 class ToOptimizely(VendorSettings):
@@ -42,7 +43,6 @@ class ToOptimizely(VendorSettings):
     identifier: str = Field(
         default="customer_id", min_length=1, description="Field that the key is: email, phone, fs_user_id, one's own"
     )
-
     compliance: Literal["gdpr", "ccpa", "lgpd"] = Field(default="gdpr", description="Law that deletion requests name")
 
     @property
@@ -135,6 +135,7 @@ class OptimizelyProfilesConnector(PeopleConnector[OptimizelyProfilesSync]):
     """Rows to profiles."""
 
     settings_model = OptimizelyProfilesSync
+    untried = _UNTRIED
     deletes = OptimizelyDeletion
 
     def destination(self, table: str = "") -> OptimizelyProfiles:
@@ -145,6 +146,7 @@ class OptimizelyEventsConnector(EventRowConnector[OptimizelyEventsSync]):
     """Rows to events."""
 
     settings_model = OptimizelyEventsSync
+    untried = _UNTRIED
     deletes = OptimizelyDeletion
 
     def destination(self, table: str = "") -> OptimizelyEvents:
@@ -155,6 +157,7 @@ class OptimizelyListConnector(MemberConnector[OptimizelyListSync]):
     """Members to subscribers."""
 
     settings_model = OptimizelyListSync
+    untried = _UNTRIED
     deletes = OptimizelyDeletion
 
     def destination(self, table: str = "") -> OptimizelyList:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
@@ -152,6 +153,7 @@ def _preferred(usable: pl.DataFrame, people: pl.DataFrame) -> pl.DataFrame:
     return ordered.unique("profile_id", keep="first", maintain_order=True)
 
 
+@cache
 def no_addresses() -> pl.LazyFrame:
     """Return a held or invalid table without rows."""
     return pl.LazyFrame(schema=_SET_ASIDE)

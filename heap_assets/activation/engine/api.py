@@ -55,6 +55,13 @@ class Api:
         except (RunStopped, AnswerLost) as error:
             raise DeliveryError(str(error)) from error
 
+    def log_in(self) -> None:
+        """Have a token fetched, of a login that has any. Raises DeliveryError if there is none."""
+        try:
+            self._client.log_in()
+        except RunStopped as error:
+            raise DeliveryError(str(error)) from error
+
     def through(self, steps: Generator[Request, Response, T]) -> T:
         """Make the calls that a generator yields, and return what it returns; it is sent the answers.
 

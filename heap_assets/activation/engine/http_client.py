@@ -193,6 +193,10 @@ class RetryingClient:
             elif trouble.kind == "stop" or not self._renewed(sent, attempts):
                 raise RunStopped(trouble.reason, arrived=attempts.arrived, http_status=answer.status)
 
+    def log_in(self) -> None:
+        """Have a token fetched, of a login that has any. Raises RunStopped if there is none."""
+        self._authorised(Request("/"), _Attempts())
+
     def wait(self, seconds: float) -> None:
         """Let time pass, as long as the run goes on."""
         until = self._transport.clock.now() + seconds

@@ -30,8 +30,10 @@ class GoogleAds(GoogleAdsServer):
 
     job_polls = 2
 
-    def __init__(self, **common: Any) -> None:
+    def __init__(self, *, products: set[str] | None = None, **common: Any) -> None:
+        """Make it. `products`: ids of user lists and conversion actions that are there; None: any."""
         super().__init__(**common)
+        self.products = products
         self._conversions: set[tuple[str, ...]] = set()
 
     @route("POST", _CUSTOMER + "/offlineUserDataJobs:create")
@@ -86,6 +88,10 @@ class GoogleAds(GoogleAdsServer):
     @route("POST", _CUSTOMER + "/googleAds:search", "read")
     def search(self, call: Call, version: str, customer: int) -> dict[str, Any]:
         query = self.fields(call, {"query": str}).get("query", "")
+        if thing := re.search(r"FROM\s+(user_list|conversion_action)\b.*resource_name\s*=\s*'([^']+)'", query, re.S):
+            kind, name = ("userList", "conversionAction")[thing[1] == "conversion_action"], thing[2]
+            there = self.products is None or name.rpartition("/")[2] in self.products
+            return {"results": [{kind: {"resourceName": name}}] if there else []}
         named = re.search(r"FROM\s+offline_user_data_job\b.*resource_name\s*=\s*['\"]([^'\"]+)['\"]", query, re.S)
         if not re.match(r"\s*SELECT\s", query) or named is None:
             raise self.failed("queryError.UNEXPECTED_INPUT", "the query asks for an offline_user_data_job by its name")

@@ -15,7 +15,9 @@ class Lists(VendorServer):
     @route("GET", "/api/lists")
     def show_lists(self, call: Call) -> Any:
         return {
-            "lists": [{"id": int(id), "name": name, "listType": "Standard"} for id, name in self.list_names.items()]
+            "lists": [
+                {"id": int(id), "name": self.list_names.get(id, "list"), "listType": "Standard"} for id in self.lists
+            ]
         }
 
     @route("POST", "/api/lists", shape={"name": str})

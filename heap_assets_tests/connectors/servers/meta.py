@@ -119,6 +119,18 @@ class Meta(VendorServer):
             limit = self.limits[0]
             self._usage(answer, int(100 - 100 * limit.left(self.clock()) / limit.amount), 0.0)
 
+    @route("GET", "/{version}/{audience}")
+    def read(self, call: Call, version: str, audience: str) -> dict[str, Any]:
+        """Return the fields that are asked for; that an audience has these is [M]."""
+        if audience not in self.lists or audience in self.gone:
+            raise self._failed(100, None, subcode=1487366 if audience in self.gone else 33)
+        status = {"code": 471, "description": "flagged"} if audience in self.flagged else {"code": 200}
+        known = {"id": audience, "name": "people", "subtype": "CUSTOM", "operation_status": status}
+        asked = call.query.get("fields", "id").split(",")
+        if unknown := set(asked) - set(known):
+            raise self._failed(100, f"an audience has no fields {sorted(unknown)}")
+        return {name: known[name] for name in asked}
+
     @route("POST", "/{version}/{audience}/users", takes=_BODIES)
     def add(self, call: Call, version: str, audience: str) -> dict[str, Any]:
         return self._change(call, audience, "add")

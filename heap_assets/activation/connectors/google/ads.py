@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any, ClassVar
 
@@ -11,10 +11,12 @@ import orjson
 from pydantic import Field, SecretStr
 
 from heap_assets.activation.connectors.google.login import PACIFIC, GoogleDestination, ToGoogle, details_of, digits
+from heap_assets.activation.engine.api import Api
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.limits import Limits, Quota
-from heap_assets.activation.engine.verdict import Response, Trouble
+from heap_assets.activation.engine.verdict import Response, Trouble, reason_of
 from heap_assets.config import VersionedSettings
+from heap_assets.sources.warehouse import Permission
 
 _SCOPE = "https://www.googleapis.com/auth/adwords"
 _SECONDS = re.compile(r"([0-9.]+)s")
@@ -91,6 +93,20 @@ class GoogleAdsDestination(GoogleDestination):
                 seconds = _SECONDS.fullmatch(delay)
                 return Trouble.throttled(float(seconds[1]) if seconds else None, code)
         return super().trouble(response)
+
+
+def looked_up(api: Api, service: GoogleAdsDestination, resource: str, name: str) -> Iterator[Permission]:
+    """Yield whether the account has what is written to. `resource`: the kind of thing in Google's query language."""
+    query = f"SELECT {resource}.resource_name FROM {resource} WHERE {resource}.resource_name = '{name}'"
+    answer = api.call(service.call(f"{service.customer}/googleAds:search", {"query": query}, repeatable=True, rows=0))
+    yield Permission("login", answer.accepted, "the account can be asked" if answer.accepted else reason_of(answer))
+    if answer.accepted:
+        there = bool(answer.fields.get("results"))
+        detail = "it is there" if there else f"customer_id has no {resource} of this id"
+        yield Permission(resource.replace("_", " "), there, detail, "take its id from Google Ads")
+
+
+UNTRIED = "whether Google still lets the developer token upload: only an upload shows it"
 
 
 def errors_of(details: Any) -> list[dict[str, Any]]:

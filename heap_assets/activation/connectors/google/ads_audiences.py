@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from heap_assets.activation.connectors.google.ads import (
+    UNTRIED,
     GoogleAdsDestination,
     ToGoogleAds,
     code_of,
     errors_of,
+    looked_up,
     refused_rows,
 )
-from heap_assets.activation.connectors.google.login import details_of
+from heap_assets.activation.connectors.google.login import begun_now, details_of, overdue
 from heap_assets.activation.connectors.google.people import ADS, CONSENT, NAMES, GooglePeopleSettings
 from heap_assets.activation.connectors.inputs import MemberConnector, MemberSettings
+from heap_assets.activation.connectors.preflight import untried
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import LATER, Exchange, Remember, Request, Wait
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import RowVerdict, Verdict, reason_of
+from heap_assets.sources.warehouse import Permission
 
 _OPERATIONS = 10_000
 """Each has up to 3 identifiers besides its key, and a call up to 100,000."""
@@ -39,8 +43,9 @@ class GoogleAdsAudiencesSync(MemberSettings, GooglePeopleSettings, ToGoogleAds):
     token, a login that may use the account, an audience of the type customer list.
 
     **What can be refused:** single rows, by name. Each batch is a job, of adding or of removing, that takes Google
-    about six hours: later runs ask for its end, and its rows count as unanswered until then. The first population of
-    an audience takes up to 48 hours, in which they raise no alarm. **Never run against Google itself.**
+    about six hours: later runs ask for its end, and its rows count as unanswered until then. What a job has not ended
+    within 48 hours is given to another one, which does no harm. The first population of an audience takes up to 48
+    hours, in which its rows raise no alarm. **Never run against Google itself.**
     """
 
     first_population: ClassVar[timedelta] = timedelta(hours=48)
@@ -64,9 +69,16 @@ class GoogleAdsAudiencesConnector(MemberConnector[GoogleAdsAudiencesSync]):
     """Members of an audience to a user list."""
 
     settings_model = GoogleAdsAudiencesSync
+    untried = UNTRIED
 
     def destination(self, table: str = "") -> GoogleAdsAudience:
         return GoogleAdsAudience(self.settings)
+
+    def preflight(self) -> Iterator[Permission]:
+        destination = self.destination()
+        with self.api() as api:
+            yield from looked_up(api, destination, "user_list", destination.list_name)
+        yield untried("developer token", self.untried)
 
 
 class GoogleAdsAudience(GoogleAdsDestination):
@@ -79,7 +91,7 @@ class GoogleAdsAudience(GoogleAdsDestination):
         super().__init__(settings, settings.audience_id, _OPERATIONS)
         self._key, self.recipes = settings.key_identifier, settings.recipes
         self.key_recipe = self.recipes[self._key]
-        self._list = f"{self.customer}/userLists/{settings.audience_id}"
+        self.list_name = f"{self.customer}/userLists/{settings.audience_id}"
         self._every, self._looks = settings.poll_seconds, settings.polls
 
     def element(self, row: Row) -> dict[str, Any]:
@@ -89,7 +101,7 @@ class GoogleAdsAudience(GoogleAdsDestination):
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         """Return the call that starts an empty job."""
         granted = {"adUserData": "GRANTED", "adPersonalization": "GRANTED"}
-        metadata = {"userList": self._list, "consent": granted}
+        metadata = {"userList": self.list_name, "consent": granted}
         job = {"type": "CUSTOMER_MATCH_USER_LIST", "customerMatchUserListMetadata": metadata}
         return self.call(f"{self.customer}/offlineUserDataJobs:create", {"job": job}, rows=0)
 
@@ -106,7 +118,8 @@ class GoogleAdsAudience(GoogleAdsDestination):
             return Verdict(rest="not_applied", reason=reason_of(added))
         if len(refused) == len(rows):
             return Verdict(_rejected(refused))
-        state = {"job": job, "runs": True, "refused": {str(index): code for index, code in refused.items()}}
+        named = {str(index): code for index, code in refused.items()}
+        state = {"job": job, "runs": True, "refused": named, **begun_now()}
         yield Remember(state)
         return (yield from self.resume(state, rows))
 
@@ -130,6 +143,8 @@ class GoogleAdsAudience(GoogleAdsDestination):
             if job_row.get("status") == "FAILED":
                 reason = RowVerdict("rejected", f"the job failed: {job_row.get('failureReason', 'FAILED')}")
                 return Verdict({**dict.fromkeys(range(len(rows)), reason), **refused})
+            if (late := overdue(state, len(rows))) is not None:
+                return Verdict({**late.rows, **refused})
             look += 1
             yield Wait(self._every) if look < self._looks else LATER
 

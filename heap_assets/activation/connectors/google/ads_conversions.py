@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import polars as pl
 
 from heap_assets import clock
-from heap_assets.activation.connectors.google.ads import GoogleAdsDestination, ToGoogleAds, refused_rows
+from heap_assets.activation.connectors.google.ads import (
+    UNTRIED,
+    GoogleAdsDestination,
+    ToGoogleAds,
+    looked_up,
+    refused_rows,
+)
 from heap_assets.activation.connectors.google.conversion_rows import (
     ConversionSettings,
     click_of,
@@ -18,10 +24,12 @@ from heap_assets.activation.connectors.google.conversion_rows import (
 )
 from heap_assets.activation.connectors.google.people import ADS
 from heap_assets.activation.connectors.inputs import EventRowConnector
+from heap_assets.activation.connectors.preflight import untried
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict, reason_of
+from heap_assets.sources.warehouse import Permission
 
 _CONVERSIONS = 2_000
 _THERE_ALREADY = frozenset({"CLICK_CONVERSION_ALREADY_EXISTS", "ORDER_ID_ALREADY_IN_USE"})
@@ -48,9 +56,16 @@ class GoogleAdsConversionsConnector(EventRowConnector[GoogleAdsConversionsSync])
     """Rows to conversions."""
 
     settings_model = GoogleAdsConversionsSync
+    untried = UNTRIED
 
     def destination(self, table: str = "") -> GoogleAdsConversions:
         return GoogleAdsConversions(self.settings)
+
+    def preflight(self) -> Iterator[Permission]:
+        destination = self.destination()
+        with self.api() as api:
+            yield from looked_up(api, destination, "conversion_action", destination.action)
+        yield untried("developer token", self.untried)
 
 
 class GoogleAdsConversions(GoogleAdsDestination):
@@ -65,14 +80,14 @@ class GoogleAdsConversions(GoogleAdsDestination):
         super().__init__(settings, settings.conversion_action_id, _CONVERSIONS)
         self.recipes = settings.recipes
         self._names, self._currency = tuple(settings.properties), settings.currency
-        self._action = f"{self.customer}/conversionActions/{settings.conversion_action_id}"
+        self.action = f"{self.customer}/conversionActions/{settings.conversion_action_id}"
 
     def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
         return conversion_faults(rows, self._names)
 
     def element(self, row: Row) -> dict[str, Any]:
         at = datetime.fromisoformat(row.extra["time"]).isoformat(" ", "seconds")
-        event = {"conversionAction": self._action, "conversionDateTime": at, "orderId": row.key, **click_of(row.values)}
+        event = {"conversionAction": self.action, "conversionDateTime": at, "orderId": row.key, **click_of(row.values)}
         event |= worth_of(row.values, self._currency, names=("conversionValue", "currencyCode"))
         contact = {name: row.values.get(name) for name in ("email", "phone")}
         if identifiers := ADS.identifiers(contact):

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Literal
 
+import orjson
 from pydantic import Field, model_validator
 
-from heap_assets.activation.connectors.google.data_manager import GRANTED, DataManagerDestination, ToDataManager
+from heap_assets.activation.connectors.google.data_manager import (
+    GRANTED,
+    NOBODY,
+    UNTRIED,
+    DataManagerDestination,
+    ToDataManager,
+    previewed,
+)
 from heap_assets.activation.connectors.google.people import CONSENT, DATA_MANAGER, NAMES, GooglePeopleSettings
 from heap_assets.activation.connectors.inputs import MemberConnector, MemberSettings
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
+from heap_assets.sources.warehouse import Permission
 
 _MEMBERS = 10_000
+_NO_DEVICE = "00000000-0000-0000-0000-000000000000"
 _TERMS = {"customerMatchTermsOfServiceStatus": "ACCEPTED"}
 
 
@@ -32,9 +42,10 @@ class GoogleAudiencesSync(MemberSettings, GooglePeopleSettings, ToDataManager):
     where there are several identifiers. Members end by the list's own membership duration, too.
 
     **What can be refused:** a request is queued whole or refused whole; a row that it is refused for is named, and the
-    others are sent without it. What becomes of a request is asked for until it is done, if need be by later runs. Rows
-    that are refused then are counted and not named. The first population of an audience takes up to 48 hours, in which
-    its unanswered rows raise no alarm. **Never run against Google itself.**
+    others are sent without it. What becomes of a request is asked for until it is done, if need be by later runs; what
+    is not done within 48 hours is sent once more, which does no harm. Rows that are refused then are counted and not
+    named. The first population of an audience takes up to 48 hours, in which its unanswered rows raise no alarm.
+    **Never run against Google itself.**
 
     ```yaml
     kind: google_audiences
@@ -74,9 +85,14 @@ class GoogleAudiencesConnector(MemberConnector[GoogleAudiencesSync]):
     """Members of an audience to a user list."""
 
     settings_model = GoogleAudiencesSync
+    untried = UNTRIED
 
     def destination(self, table: str = "") -> GoogleAudience:
         return GoogleAudience(self.settings)
+
+    def preflight(self) -> Iterator[Permission]:
+        with self.api() as api:
+            yield from previewed(api, self.destination().preview())
 
 
 class GoogleAudience(DataManagerDestination):
@@ -98,6 +114,13 @@ class GoogleAudience(DataManagerDestination):
             return {"userIdData": {"userId": row.identifier}}
         values = {**row.values, self._key: row.identifier}
         return {"userData": {"userIdentifiers": DATA_MANAGER.identifiers(values)}}
+
+    def preview(self) -> Request:
+        """Return a call that Google only checks, of nobody."""
+        identifier = {"mobile_id": _NO_DEVICE, "user_id": "sync-check"}.get(self._key, NOBODY)
+        element = orjson.dumps(self.element(Row("", "", {}, identifier=identifier)))
+        beside = {"consent": GRANTED, "termsOfService": _TERMS, "validateOnly": True}
+        return self.call("audienceMembers:ingest", [element], **beside)
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         if rows[0].removed:

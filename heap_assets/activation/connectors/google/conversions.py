@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import orjson
 import polars as pl
 from pydantic import Field
 
+from heap_assets import clock
 from heap_assets.activation.connectors.google.conversion_rows import (
     CURRENCY,
     VALUE,
@@ -16,12 +18,20 @@ from heap_assets.activation.connectors.google.conversion_rows import (
     conversion_faults,
     worth_of,
 )
-from heap_assets.activation.connectors.google.data_manager import GRANTED, DataManagerDestination, ToDataManager
+from heap_assets.activation.connectors.google.data_manager import (
+    GRANTED,
+    NOBODY,
+    UNTRIED,
+    DataManagerDestination,
+    ToDataManager,
+    previewed,
+)
 from heap_assets.activation.connectors.google.people import CLICKS, DATA_MANAGER, NAMES
 from heap_assets.activation.connectors.inputs import EventRowConnector
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
+from heap_assets.sources.warehouse import Permission
 
 _EVENTS = 2_000
 
@@ -63,9 +73,14 @@ class GoogleConversionsConnector(EventRowConnector[GoogleConversionsSync]):
     """Rows to conversions."""
 
     settings_model = GoogleConversionsSync
+    untried = UNTRIED
 
     def destination(self, table: str = "") -> GoogleConversions:
         return GoogleConversions(self.settings)
+
+    def preflight(self) -> Iterator[Permission]:
+        with self.api() as api:
+            yield from previewed(api, self.destination().preview())
 
 
 class GoogleConversions(DataManagerDestination):
@@ -96,6 +111,11 @@ class GoogleConversions(DataManagerDestination):
         own = {*CLICKS, *NAMES, VALUE, CURRENCY}
         variables = [{"variable": name, "value": _text(value)} for name, value in row.filled.items() if name not in own]
         return {**event, **({"customVariables": variables} if variables else {})}
+
+    def preview(self) -> Request:
+        """Return a call that Google only checks, of nobody."""
+        row = Row("sync-check", "", {"email": NOBODY}, {"time": clock.now().isoformat()})
+        return self.call("events:ingest", [orjson.dumps(self.element(row))], validateOnly=True)
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         return self.call("events:ingest", elements)

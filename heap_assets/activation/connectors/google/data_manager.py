@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 from urllib.parse import quote
@@ -13,11 +14,21 @@ import orjson
 from pydantic import Field
 
 from heap_assets import clock
-from heap_assets.activation.connectors.google.login import PACIFIC, GoogleDestination, ToGoogle, details_of, digits
+from heap_assets.activation.connectors.google.login import (
+    PACIFIC,
+    GoogleDestination,
+    ToGoogle,
+    begun_now,
+    details_of,
+    digits,
+    overdue,
+)
+from heap_assets.activation.engine.api import Api
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import LATER, Exchange, Remember, Request, Wait
 from heap_assets.activation.engine.limits import Limits, Quota, Rate
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, Verdict, reason_of
+from heap_assets.sources.warehouse import Permission
 
 _SCOPE = "https://www.googleapis.com/auth/datamanager"
 _A_MINUTE, _A_DAY = 300, 100_000
@@ -28,6 +39,9 @@ _THERE_ALREADY = frozenset({"DUPLICATE_TRANSACTION_ID", "DUPLICATE_GCLID"})
 _LATER = frozenset({"INTERNAL_ERROR"})
 _AGAIN_AFTER = timedelta(hours=1)
 _ENDED = frozenset({"SUCCESS", "PARTIAL_SUCCESS", "FAILED"})
+NOBODY = hashlib.sha256(b"sync-check@example.com").hexdigest()
+"""The hashed address of nobody, for requests that are only checked."""
+UNTRIED = "identifiers are checked when loading; a request that Google only checks tells of the rest"
 GRANTED = {"adUserData": "CONSENT_GRANTED", "adPersonalization": "CONSENT_GRANTED"}
 
 AccountType = Literal["GOOGLE_ADS", "DISPLAY_VIDEO_PARTNER", "DISPLAY_VIDEO_ADVERTISER", "DATA_PARTNER"]
@@ -97,7 +111,7 @@ class DataManagerDestination(GoogleDestination):
                 if index is not None
             }
             return Verdict(named, "not_applied", reason_of(answer))
-        state = {"request": answer.json["requestId"]}
+        state = {"request": answer.json["requestId"], **begun_now()}
         yield Remember(state)
         return (yield from self.resume(state, rows))
 
@@ -111,6 +125,8 @@ class DataManagerDestination(GoogleDestination):
             status = (answer.fields.get("requestStatusPerDestination") or [{}])[0]
             if status.get("requestStatus") in _ENDED:
                 return _processed(status, len(rows))
+            if (late := overdue(state, len(rows))) is not None:
+                return late
             look += 1
             yield Wait(self._every) if look < self._looks else LATER
 
@@ -120,6 +136,14 @@ class DataManagerDestination(GoogleDestination):
             _, field, text = violations[0]
             return Trouble.stop(f"Google refuses the request: {field}: {text}")
         return super().trouble(response)
+
+
+def previewed(api: Api, request: Request) -> Iterator[Permission]:
+    """Yield what Google says of a request that it only checks."""
+    answer = api.call(request)
+    refusals = [f"{field}: {text}" for _, field, text in _violations(answer)] or [reason_of(answer)]
+    detail = "Google takes a request, which it only checked" if answer.accepted else refusals[0]
+    yield Permission("login, account and where to", answer.accepted, detail, "check account_id and the id below it")
 
 
 def _violations(response: Response) -> list[tuple[int | None, str, str]]:

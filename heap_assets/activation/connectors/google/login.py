@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import Field, SecretStr, model_validator
 
+from heap_assets import clock
 from heap_assets.activation.engine.auth import Auth, RefreshToken
 from heap_assets.activation.engine.auth_google import ServiceAccount
 from heap_assets.activation.engine.destination import BaseDestination
-from heap_assets.activation.engine.verdict import Response, Trouble
+from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, Verdict
 from heap_assets.config import VendorSettings
 
 _TOKENS = "https://oauth2.googleapis.com/token"
 PACIFIC = "America/Los_Angeles"
 """Zone in which Google's daily quotas begin anew."""
+_LONGEST_WORK = timedelta(hours=48)
+"""What an audience takes Google at most (destinations_b.md 1.2)."""
+_AGAIN_AFTER = timedelta(hours=1)
 
 
 class ToGoogle(VendorSettings):
@@ -66,6 +72,22 @@ class GoogleDestination(BaseDestination):
             message = error_of(response).get("message", "")
             return Trouble.stop(f"Google refuses: the login lacks the scope or may not use the account ({message})")
         return super().trouble(response)
+
+
+def begun_now() -> dict[str, str]:
+    """Return what is remembered of work that Google begins now, for :func:`overdue`."""
+    return {"began": clock.now().isoformat()}
+
+
+def overdue(state: Mapping[str, Any], rows: int) -> Verdict | None:
+    """Return the verdict of a batch that Google has worked on for 48 hours: it is given once more, which is harmless.
+
+    None before that, and of what was begun by a release that did not remember when.
+    """
+    if "began" not in state or clock.now() - datetime.fromisoformat(state["began"]) < _LONGEST_WORK:
+        return None
+    late = RowVerdict("deferred", "Google has not ended it within 48 hours", until=clock.now() + _AGAIN_AFTER)
+    return Verdict(dict.fromkeys(range(rows), late))
 
 
 def error_of(response: Response) -> dict[str, Any]:

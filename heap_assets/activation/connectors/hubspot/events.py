@@ -65,6 +65,7 @@ class HubSpotEventsConnector(EventRowConnector[HubSpotEventsSync]):
     """Rows of a table to custom events."""
 
     settings_model = HubSpotEventsSync
+    untried = "HubSpot has no call that only looks which events are defined, with the scopes that sending needs"
     deletes = HubSpotDeletion
 
     def destination(self, table: str = "") -> HubSpotEvents:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import orjson
 from pydantic import Field
 
 from heap_assets.activation.connectors.hubspot.account import HubSpotDestination, ToHubSpot
+from heap_assets.activation.connectors.hubspot.preflight import tried_list
 from heap_assets.activation.connectors.inputs import MemberConnector, MemberSettings
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Exchange, Request
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import RowVerdict, Verdict, reason_of
+from heap_assets.sources.warehouse import Permission
 
 _ID = "hs_object_id"
 
@@ -48,9 +50,15 @@ class HubSpotListsConnector(MemberConnector[HubSpotListsSync]):
     """Members of an audience to a static list."""
 
     settings_model = HubSpotListsSync
+    untried = "whether the private app may write: HubSpot tells no scopes of a token. It needs crm.lists.read"
 
     def destination(self, table: str = "") -> HubSpotLists:
         return HubSpotLists(self.settings)
+
+    def preflight(self) -> Iterator[Permission]:
+        destination = self.destination()
+        with self.api() as api:
+            yield from tried_list(api, destination, destination.list_path, self.settings.key_property)
 
 
 class HubSpotLists(HubSpotDestination):
@@ -62,11 +70,11 @@ class HubSpotLists(HubSpotDestination):
     def __init__(self, settings: HubSpotListsSync) -> None:
         super().__init__(settings)
         self._key, self._contacts = settings.key_property, settings.objects_path.rstrip("/")
-        self._list = f"{settings.lists_path.rstrip('/')}/{settings.list_id}"
+        self.list_path = f"{settings.lists_path.rstrip('/')}/{settings.list_id}"
 
     @property
     def target(self) -> str:
-        return f"{super().target}:{self._list}:{self._key}"
+        return f"{super().target}:{self.list_path}:{self._key}"
 
     def element(self, row: Row) -> str | None:
         return row.key if self._key == _ID else row.remote_id
@@ -75,7 +83,7 @@ class HubSpotLists(HubSpotDestination):
         ids = b",".join(elements)
         add, remove = (b"", ids) if rows[0].removed else (ids, b"")
         body = b'{"recordIdsToAdd":[' + add + b'],"recordIdsToRemove":[' + remove + b"]}"
-        return Request(f"{self.url}{self._list}/memberships/add-and-remove", body, "PUT")
+        return Request(f"{self.url}{self.list_path}/memberships/add-and-remove", body, "PUT")
 
     def exchange(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Exchange:
         ids = [self.element(row) for row in rows]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import polars as pl
 from pydantic import Field
 
 from heap_assets.activation.connectors.hubspot.account import HubSpotDeletion, HubSpotDestination, ToHubSpot, as_text
+from heap_assets.activation.connectors.hubspot.preflight import tried_records
 from heap_assets.activation.connectors.hubspot.read import HubSpotSource
 from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
 from heap_assets.activation.engine.destination import Row
@@ -16,6 +18,7 @@ from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict, reason_of
 from heap_assets.config import PROPERTIES, Match, MatchSettings
+from heap_assets.sources.warehouse import Permission
 
 _OBJECTS = {"hubspot_contacts": "contacts", "hubspot_companies": "companies"}
 
@@ -77,7 +80,25 @@ class HubSpotCompaniesSync(HubSpotRecordsSync):
     source: str = Field(description="A warehouse table with one row per company")
 
 
-class HubSpotContactsConnector(PeopleConnector[HubSpotContactsSync]):
+S = TypeVar("S", bound=HubSpotRecordsSync)
+
+
+class HubSpotRecordsConnector(PeopleConnector[S], ABC, Generic[S]):
+    """What contacts and companies have in common."""
+
+    untried = "whether the private app may write: HubSpot tells no scopes of a token. It needs crm.schemas.….read"
+
+    @abstractmethod
+    def destination(self, table: str = "") -> HubSpotRecords: ...
+
+    def preflight(self) -> Iterator[Permission]:
+        sync = self.settings
+        of, names = _OBJECTS[sync.kind], tuple(sync.properties)
+        with self.api() as api:
+            yield from tried_records(api, self.destination(), of, sync.key_property, self.column_types(), names)
+
+
+class HubSpotContactsConnector(HubSpotRecordsConnector[HubSpotContactsSync]):
     """People to contacts."""
 
     settings_model = HubSpotContactsSync
@@ -88,7 +109,7 @@ class HubSpotContactsConnector(PeopleConnector[HubSpotContactsSync]):
         return HubSpotRecords(self.settings)
 
 
-class HubSpotCompaniesConnector(PeopleConnector[HubSpotCompaniesSync]):
+class HubSpotCompaniesConnector(HubSpotRecordsConnector[HubSpotCompaniesSync]):
     """Accounts to companies."""
 
     settings_model = HubSpotCompaniesSync

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import polars as pl
@@ -17,11 +17,13 @@ from heap_assets.activation.connectors.intercom.workspace import (
     ToIntercom,
     why,
 )
+from heap_assets.activation.connectors.preflight import untried
 from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.events import event_faults, unix_ms
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict
+from heap_assets.sources.warehouse import Permission
 
 _MOST_PROPERTIES, _NAME = 10, 255
 
@@ -52,10 +54,17 @@ class IntercomEventsConnector(EventRowConnector[IntercomEventsSync]):
     """Rows to events."""
 
     settings_model = IntercomEventsSync
+    untried = "names and metadata of events: Intercom makes them as they come"
     deletes = IntercomDeletion
 
     def destination(self, table: str = "") -> IntercomEvents:
         return IntercomEvents(self.settings)
+
+    def preflight(self) -> Iterator[Permission]:
+        with self.api() as api:
+            api.call(self.destination().call("/data_attributes?model=contact", method="GET"))
+        yield Permission("login", True, "attributes can be read")
+        yield untried("events", self.untried)
 
 
 class IntercomEvents(IntercomApi, BaseDestination):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import polars as pl
 from pydantic import Field
 
 from heap_assets.activation.connectors.inputs import EventRowConnector, EventRowSettings
+from heap_assets.activation.connectors.iterable.preflight import tried
 from heap_assets.activation.connectors.iterable.project import IterableDeletion, IterableDestination, ToIterable
+from heap_assets.activation.connectors.preflight import untried
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.events import derived_id, event_faults, unix_ms
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import RowVerdict
+from heap_assets.sources.warehouse import Permission
 
 _NAME = 255
 """No limit is documented."""
@@ -43,10 +46,16 @@ class IterableEventsConnector(EventRowConnector[IterableEventsSync]):
     """Rows to events."""
 
     settings_model = IterableEventsSync
+    untried = "names and properties of events: Iterable makes them as they come, and no call is known that lists them"
     deletes = IterableDeletion
 
     def destination(self, table: str = "") -> IterableEvents:
         return IterableEvents(self.settings, self.name)
+
+    def preflight(self) -> Iterator[Permission]:
+        with self.api() as api:
+            yield from tried(api, self.destination(), None)
+        yield untried("events", self.untried)
 
 
 class IterableEvents(IterableDestination):

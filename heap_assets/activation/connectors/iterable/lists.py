@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import orjson
 from pydantic import Field, model_validator
 
 from heap_assets.activation.connectors.inputs import MemberConnector, MemberSettings
+from heap_assets.activation.connectors.iterable.preflight import tried
 from heap_assets.activation.connectors.iterable.project import IterableDestination, ToIterable
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import RowVerdict
 from heap_assets.config import Match
+from heap_assets.sources.warehouse import Permission
 
 
 class IterableListsSync(MemberSettings, ToIterable):
@@ -43,9 +45,14 @@ class IterableListsConnector(MemberConnector[IterableListsSync]):
     """Members of an audience to a static list."""
 
     settings_model = IterableListsSync
+    untried = "whether `project` says what the project tells users apart by: no call is known that tells it"
 
     def destination(self, table: str = "") -> IterableLists:
         return IterableLists(self.settings)
+
+    def preflight(self) -> Iterator[Permission]:
+        with self.api() as api:
+            yield from tried(api, self.destination(), self.settings.list_id)
 
 
 class IterableLists(IterableDestination):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -10,12 +10,14 @@ import orjson
 from pydantic import Field, model_validator
 
 from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
+from heap_assets.activation.connectors.iterable.preflight import tried, tried_fields
 from heap_assets.activation.connectors.iterable.project import IterableDeletion, IterableDestination, ToIterable
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict
 from heap_assets.config import PROPERTIES, Match, MatchSettings
+from heap_assets.sources.warehouse import Permission
 
 _FORBIDDEN = frozenset({"email", "userid", "emaillistids", "unsubscribedchannelids", "unsubscribedmessagetypeids"}) | {
     "subscribedmessagetypeids"
@@ -69,10 +71,18 @@ class IterableUsersConnector(PeopleConnector[IterableUsersSync]):
     """Rows to users."""
 
     settings_model = IterableUsersSync
+    untried = "whether `project` says what the project tells users apart by: no call is known that tells it"
     deletes = IterableDeletion
 
     def destination(self, table: str = "") -> IterableUsers:
         return IterableUsers(self.settings)
+
+    def preflight(self) -> Iterator[Permission]:
+        sync, project = self.settings, self.destination()
+        with self.api() as api:
+            yield from tried(api, project, sync.list_id)
+            makes = sync.create_fields or sync.needs_list
+            yield from tried_fields(api, project, sync.properties, self.column_types(), makes=makes)
 
 
 class IterableUsers(IterableDestination):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import orjson
@@ -11,11 +11,13 @@ from pydantic import Field, field_validator
 
 from heap_assets.activation.connectors.inputs import EventRowConnector, EventRowSettings
 from heap_assets.activation.connectors.marketing_cloud.tenant import MarketingCloudDestination, ToMarketingCloud
+from heap_assets.activation.connectors.preflight import untried
 from heap_assets.activation.engine.destination import Dedupe, Row
 from heap_assets.activation.engine.events import event_faults
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict, reason_of
+from heap_assets.sources.warehouse import Permission
 
 _MEMBERS, _NAME_UNITS = 100, 255
 
@@ -51,9 +53,16 @@ class MarketingCloudJourneysConnector(EventRowConnector[MarketingCloudJourneysSy
     """Rows of a table to entries into a journey."""
 
     settings_model = MarketingCloudJourneysSync
+    untried = "the event definition and the columns of its data extension: no call that only looks is known of them"
 
     def destination(self, table: str = "") -> MarketingCloudJourneys:
         return MarketingCloudJourneys(self.settings)
+
+    def preflight(self) -> Iterator[Permission]:
+        with self.api() as api:
+            api.log_in()
+        yield Permission("login", True, "the installed package is let in")
+        yield untried("journey", self.untried)
 
 
 class MarketingCloudJourneys(MarketingCloudDestination):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Literal
 
@@ -12,17 +12,20 @@ from pydantic import Field
 from heap_assets import clock
 from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
 from heap_assets.activation.connectors.marketing_cloud.tenant import MarketingCloudDestination, ToMarketingCloud
+from heap_assets.activation.connectors.preflight import untried
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Exchange, Remember, Request, Wait
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, Verdict, reason_of
 from heap_assets.config import PROPERTIES, Match, MatchSettings
+from heap_assets.sources.warehouse import Permission
 
 _CALL_BYTES, _AROUND = 5_800_000, 64
 _OVER = frozenset({"Complete", "Error"})
 _LONGEST_RESULTS = 64 << 20
 _SLOWER, _LONGEST_PAUSE = 1.5, 60.0
-_NOT_FOUND, _BUSY, _NO_EXTENSION = 404, 10006, "DataExtensionNotFound"
+_FORBIDDEN, _NOT_FOUND, _BUSY, _NO_EXTENSION = 403, 404, 10006, "DataExtensionNotFound"
+_REFUSALS = frozenset({400, _FORBIDDEN, _NOT_FOUND})
 _LATER = timedelta(minutes=1)
 """After which a row is sent again that stood in a deadlock."""
 
@@ -61,9 +64,22 @@ class MarketingCloudRowsConnector(PeopleConnector[MarketingCloudRowsSync]):
     """People or other rows to a data extension."""
 
     settings_model = MarketingCloudRowsSync
+    untried = "the data extension, its columns and its primary key: Marketing Cloud describes them by SOAP only"
 
     def destination(self, table: str = "") -> MarketingCloudRows:
         return MarketingCloudRows(self.settings)
+
+    def preflight(self) -> Iterator[Permission]:
+        """Try the login, and its scope for data extensions by asking for a request that nobody made."""
+        unknown = Request("/data/v1/async/heap-assets-sync-check/status", method="GET", reads=_REFUSALS)
+        with self.api() as api:
+            api.log_in()
+            yield Permission("login", True, "the installed package is let in")
+            answer = api.call(unknown)
+        allowed = answer.status != _FORBIDDEN
+        detail = "requests of data extensions can be asked for" if allowed else "the installed package lacks a scope"
+        yield Permission("scope", allowed, detail, "Data Extensions: Read, Write")
+        yield untried("data extension", self.untried)
 
 
 class MarketingCloudRows(MarketingCloudDestination):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import polars as pl
 from pydantic import Field, SecretStr
 
+from heap_assets.activation.connectors.preflight import Fields, is_boolean, is_time, may_be_number
+from heap_assets.activation.engine.api import Api
 from heap_assets.activation.engine.auth import ClientCredentials
 from heap_assets.activation.engine.destination import BaseDestination
+from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.limits import Limits, Quota, Rate
 from heap_assets.activation.engine.verdict import Response, Trouble
 from heap_assets.config import VendorSettings
+from heap_assets.sources.warehouse import Permission
 
 BATCH_ROWS, _BATCH_BYTES = 300, 1 << 20
 _AROUND = 1024
@@ -32,6 +36,14 @@ _STOP = {
     "1013": "Marketo has no static list of list_id",
 }
 NO_LEAD = "1004"
+
+
+_NUMBER = ("integer", "score", "float", "currency", "percent")
+_FIELDS = Fields(
+    "field",
+    "take its REST API name; make it in Marketo: Admin, Field Management",
+    {**dict.fromkeys(_NUMBER, may_be_number), "boolean": is_boolean, "date": is_time, "datetime": is_time},
+)
 
 
 class ToMarketo(VendorSettings):
@@ -102,6 +114,24 @@ def _code(response: Response) -> str | None:
     """Return the code of the error of a whole call, None if it was carried out."""
     document = response.fields
     return None if document.get("success") else str((document.get("errors") or [{}])[0].get("code", ""))
+
+
+def tried(
+    api: Api, service: MarketoDestination, names: Iterable[str], columns: Mapping[str, pl.DataType]
+) -> Iterator[Permission]:
+    """Yield what was tried: the login, whether leads are found by the key's field, each mapped field and its type."""
+    answer = api.call(Request(f"{service.url}/rest/v1/leads/describe2.json", method="GET", longest_answer=16 << 20))
+    lead = (results_of(answer) or [{}])[0]
+    fields = {str(one["name"]): one for one in lead.get("fields") or ()}
+    yield Permission(
+        "login", bool(fields), f"{len(fields)} fields of leads can be read", "let the API user read people"
+    )
+    searchable = {name for names in lead.get("searchableFields") or () for name in names} | {"id"}
+    found = service.lookup in searchable
+    detail = "leads are found by it" if found else "Marketo finds no leads by it"
+    yield Permission(f"key {service.lookup}", found, detail, f"take one of {', '.join(sorted(searchable))}")
+    kinds = {name: str(one["dataType"]) for name, one in fields.items() if one.get("updateable", True)}
+    yield from _FIELDS.tried(names, kinds, columns)
 
 
 def results_of(response: Response) -> list[Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import orjson
@@ -15,12 +15,14 @@ from heap_assets.activation.connectors.marketo.instance import (
     ToMarketo,
     reason_of_row,
     results_of,
+    tried,
 )
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict, reason_of
 from heap_assets.config import PROPERTIES, Match, MatchSettings
+from heap_assets.sources.warehouse import Permission
 
 _SEVERAL = "1007"
 
@@ -62,9 +64,14 @@ class MarketoLeadsConnector(PeopleConnector[MarketoLeadsSync]):
     """People to leads."""
 
     settings_model = MarketoLeadsSync
+    untried = "whether the API user may write people, and whether the field of the key is unique: Marketo has no call"
 
     def destination(self, table: str = "") -> MarketoLeads:
         return MarketoLeads(self.settings)
+
+    def preflight(self) -> Iterator[Permission]:
+        with self.api() as api:
+            yield from tried(api, self.destination(), self.settings.properties, self.column_types())
 
 
 class MarketoLeads(MarketoDestination):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlencode
 
@@ -16,11 +16,13 @@ from heap_assets.activation.connectors.marketo.instance import (
     ToMarketo,
     reason_of_row,
     results_of,
+    tried,
 )
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Exchange, Request
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import RowVerdict, Verdict, reason_of
+from heap_assets.sources.warehouse import Permission
 
 _NO_MEMBER = "1015"
 
@@ -43,9 +45,18 @@ class MarketoListsConnector(MemberConnector[MarketoListsSync]):
     """Members of an audience to a static list."""
 
     settings_model = MarketoListsSync
+    untried = "whether the API user may write lists, and whether the field of the key is unique: Marketo has no call"
 
     def destination(self, table: str = "") -> MarketoLists:
         return MarketoLists(self.settings)
+
+    def preflight(self) -> Iterator[Permission]:
+        destination = self.destination()
+        with self.api() as api:
+            yield from tried(api, destination, (), {})
+            members = Request(f"{destination.url}/rest/v1/lists/{self.settings.list_id}/leads.json", method="GET")
+            there = results_of(api.call(members)) is not None  # that there is none is an error that ends the call
+        yield Permission("list", there, "it is there" if there else "Marketo does not show it")
 
 
 class MarketoLists(MarketoDestination):

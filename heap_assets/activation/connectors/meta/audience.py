@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 import orjson
 import polars as pl
@@ -14,6 +15,7 @@ from pydantic import Field, model_validator
 from heap_assets import clock
 from heap_assets.activation.connectors.inputs import MemberConnector, MemberSettings
 from heap_assets.activation.connectors.meta.account import MetaDestination, ToMeta
+from heap_assets.activation.connectors.preflight import untried
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Exchange, Remember, Request, Step
 from heap_assets.activation.engine.limits import Limits
@@ -21,6 +23,7 @@ from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.value_rules import Recipe
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict, reason_of
 from heap_assets.config import HashedSettings
+from heap_assets.sources.warehouse import Permission
 
 _ROWS, _KEY_UNITS = 10_000, 255
 _SESSION = timedelta(minutes=80)
@@ -29,6 +32,8 @@ _FEW = 20
 """So many invalid rows of a call are worth the calls that find them; of more only the number is reported."""
 _COUNTED = "Meta counts it as invalid"
 _VALUE = "LOOKALIKE_VALUE"
+_BLOCKED = frozenset({471})
+"""Codes of an audience's `operation_status` with which it takes no uploads."""
 RECIPES: Mapping[str, Recipe] = {
     "EMAIL": Recipe("email"),
     "PHONE": Recipe("phone_digits"),
@@ -100,9 +105,24 @@ class MetaAudienceConnector(MemberConnector[MetaAudienceSync]):
     """Members of an audience to a custom audience."""
 
     settings_model = MetaAudienceSync
+    untried = "whether the token may change the audience: only a change shows it. Identifiers are checked when loading"
 
     def destination(self, table: str = "") -> MetaAudience:
         return MetaAudience(self.settings)
+
+    def preflight(self) -> Iterator[Permission]:
+        """Try the token and whether the audience is there, takes identifiers and is not blocked."""
+        with self.api() as api:
+            audience = api.call(self.destination().look_up()).fields
+        yield Permission("login", True, "the audience can be read")
+        is_list = audience.get("subtype", "CUSTOM") == "CUSTOM"
+        detail = "is a customer list" if is_list else f"is of the type {audience['subtype']}"
+        yield Permission("audience", is_list, detail, "take an audience of the type customer list")
+        status = audience.get("operation_status") or {}
+        blocked = status.get("code") in _BLOCKED
+        detail = str(status.get("description") or ("uploads are blocked" if blocked else "takes uploads"))
+        yield Permission("uploads", not blocked, detail, "look at its status in the Audience Manager")
+        yield untried("scope", self.untried)
 
 
 class MetaAudience(MetaDestination):
@@ -143,6 +163,11 @@ class MetaAudience(MetaDestination):
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
         return self._call("users", elements, method="DELETE" if rows[0].removed else "POST")
+
+    def look_up(self) -> Request:
+        """Return the call that looks at the audience."""
+        query = urlencode({"fields": "id,subtype,operation_status", **self.proof()})
+        return Request(f"{self.versioned}/{self._audience}?{query}", method="GET")
 
     def _call(self, edge: str, elements: Iterable[bytes], *, method: str = "POST", **members: Any) -> Request:
         payload = b'{"payload":{"schema":' + self._schema + b',"data":[' + b",".join(elements) + b"]}"

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import polars as pl
 
-from heap_assets import clock
 from heap_assets.activation.connectors.base import Requirement, Rows
 from heap_assets.activation.connectors.inputs import PeopleConnector
 from heap_assets.activation.connectors.salesforce.preflight import tried
@@ -94,7 +93,7 @@ class SalesforceConnector(PeopleConnector[SalesforceSync]):
 
     def preflight(self) -> Iterator[Permission]:
         with self.api() as api:
-            yield from tried(api, self.destination().base, self.settings, self._types())
+            yield from tried(api, self.destination().base, self.settings, self.source_types())
 
     def read_back(self, key: str) -> Mapping[str, Any]:
         destination, records = self.destination(), self.settings.records
@@ -105,12 +104,6 @@ class SalesforceConnector(PeopleConnector[SalesforceSync]):
                     prefix = f"{object}." if records.are_several else ""
                     values |= {prefix + field: record.get(field) for field in records.fields(object)}
         return values
-
-    def _types(self) -> Mapping[str, pl.DataType]:
-        """Types of the columns that are sent, in the newest rows; none before there are any."""
-        lake = self.deployment.lake
-        day = lake.newest_partition(self.source_asset, clock.today())
-        return lake.scan(self.source_asset, str(day)).collect_schema() if day else {}
 
     @property
     def _named(self) -> Mapping[str, str]:
