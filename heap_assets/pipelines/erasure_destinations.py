@@ -120,7 +120,7 @@ def _deletion(project: Project, name: str) -> Deletion | str:
 
 def _api(project: Project, name: str, deletion: Deletion) -> Api:
     share = project.settings.sync[name].limit_share
-    return Api(deletion.destination(), allowed=project.allowed_hosts, share=share)
+    return Api(deletion.destination(), allowed=project.allowed_hosts, share=share, store=project.lake.store)
 
 
 def _ask(project: Project, name: str, deletion: Deletion, keys: Sequence[str]) -> Deleted:

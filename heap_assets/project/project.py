@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from heap_assets import clock
+from heap_assets.activation import ApiSettings
 from heap_assets.config import HEAP_DEFAULT_IDENTIFIERS, Settings, settings_path
 from heap_assets.config import S3Source as S3Settings
 from heap_assets.errors import MissingInputError, SettingsError
@@ -170,6 +171,8 @@ class Project:
         chosen = self.settings.all_sources.get(source)
         if chosen is None:
             raise SettingsError(f"there is no `{self.settings.section_of(source)}:` section in the settings")
+        if isinstance(chosen, ApiSettings):
+            chosen = chosen.counted_in(self.lake.store)
         warehouse: Warehouse = chosen.open(self.settings.section_of(source))
         return warehouse
 

@@ -133,6 +133,7 @@ class TestSalesforceBulk(TestSalesforce):
 # what is Salesforce's alone
 
 
+SECRET_LINE = "client_secret: ${SALESFORCE_CLIENT_SECRET}"
 Made = Callable[[str], tuple[kit.Deployment, SalesforceServer]]
 LEADS = TestSalesforce()
 
@@ -255,6 +256,30 @@ def test_a_key_signs_the_login_and_the_version_is_that_of_the_settings(
     assert sent(deployment, 0, *LEADS.rows()).sent == 5
     assert {call.path.split("/")[3] for call in server.calls if call.kind != "token"} == {"v50.0"}
     assert str(deployment.connector.settings.api_end) == "2023-10-01"
+
+
+@pytest.mark.parametrize("secret", [SECRET_LINE, ""])
+def test_a_user_who_let_the_app_in_is_logged_in_again_when_the_session_ends(
+    secret: str, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SALESFORCE_REFRESH_TOKEN", "refresh-4711")
+    login = f"login: refresh_token\nrefresh_token: ${{SALESFORCE_REFRESH_TOKEN}}\n{secret}"
+    deployment, server = made(LEADS.settings.replace(SECRET_LINE, login))
+    server.refresh_token = "refresh-4711"
+    LEADS.seed(server, LEADS.rows(450))
+    server.fail("token_expired", skip=1)
+    assert sent(deployment, 0, *LEADS.rows(450)).sent == 450
+    assert sum(call.kind == "token" for call in server.calls) == 2
+    assert server.violations == []
+    server.tokens.expire()
+    server.refreshing = 1
+    assert sent(deployment, 1, *LEADS.rows(450, version=1)).sent == 450, "another process asked at the same moment"
+    server.tokens.expire()
+    server.refresh_token = None
+    report = sent(deployment, 2, *LEADS.rows(450))
+    assert (report.status, report.sent) == (Status.STOPPED, 0)
+    assert "invalid_grant" in str(report.reason)
+    assert "4711" not in str(report)
 
 
 def test_what_is_missing_in_the_org_is_named_before_anything_is_sent(

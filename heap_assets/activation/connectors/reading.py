@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import polars as pl
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from heap_assets.activation.engine.api import Api
 from heap_assets.activation.engine.destination import Service
@@ -19,6 +19,7 @@ from heap_assets.config import SourceSettings
 from heap_assets.errors import DeliveryError, SourceError
 from heap_assets.http_client import AllowedHosts, host_and_port
 from heap_assets.sources.warehouse import DELETED, RowsWarehouse, Warehouse
+from heap_assets.storage import Store
 
 _LOG = logging.getLogger("heap_assets.sources")
 _TIME = "%Y-%m-%dT%H:%M:%S%.f%#z"
@@ -68,11 +69,18 @@ class ReadSettings(SourceSettings, ABC):
 class ApiSettings(ReadSettings, ABC):
     """A system that is read by calls of the engine: with the login, the limits and the retries of its connector.
 
-    Calls and windows are counted with those of the syncs to the same account in the same process. Only the hosts that
-    the settings name are called.
+    Calls and windows are counted with those of the syncs to the same account in the same process, and daily quotas with
+    all that a lake counts. Only the hosts that the settings name are called.
     """
 
-    limit_share: float = Field(default=0.9, gt=0, le=1, description="Share of the documented rate limit to use")
+    limit_share: float = Field(default=0.9, gt=0, le=1, description="Share of the documented limits to use")
+    _counted_in: Store | None = PrivateAttr(default=None)
+
+    def counted_in(self, store: Store) -> Self:
+        """Return the same system, whose calls draw from the daily quotas that a lake counts for its account."""
+        counted = self.model_copy()
+        counted._counted_in = store
+        return counted
 
     @property
     @abstractmethod
@@ -111,7 +119,7 @@ class ApiSettings(ReadSettings, ABC):
     def _api(self) -> Api:
         named = map(host_and_port, self.hosts())
         allowed = AllowedHosts.of(f"{host}:{port}" if port else host for host, port in named)
-        return Api(self.reader(), allowed=allowed, share=self.limit_share)
+        return Api(self.reader(), allowed=allowed, share=self.limit_share, store=self._counted_in)
 
 
 def frame_of(records: Sequence[Mapping[str, Any]], schema: pl.Schema, subject: str) -> pl.DataFrame:

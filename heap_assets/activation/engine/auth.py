@@ -25,11 +25,18 @@ Fetch = Callable[[Request], Response]
 _FORM = "application/x-www-form-urlencoded"
 _EARLY = 60.0
 """Seconds before its end at which a token counts as used up."""
+_NO_GRANT = "invalid_grant"
+_WHILE_ANOTHER_ASKS = (0.3, 1.5)
+"""Seconds between attempts to refresh."""
 _OAUTH_ERROR = re.compile(r"[A-Za-z_]{1,60}")
 
 
 class AuthError(DeliveryError):
     """No token can be had."""
+
+
+class RefusedError(AuthError):
+    """The grant is not accepted, or not now."""
 
 
 class Auth(ABC):
@@ -196,7 +203,8 @@ class OAuth(TokenAuth):
         if not answer.accepted or not isinstance(token, str) or not token:
             code = str(document.get("error", ""))
             said_code = f" ({code})" if _OAUTH_ERROR.fullmatch(code) else ""
-            raise AuthError(f"the login is refused: HTTP {answer.status}{said_code}; check id, secret and scopes")
+            reason = f"the login is refused: HTTP {answer.status}{said_code}; check id, secret and scopes"
+            raise RefusedError(reason) if code == _NO_GRANT else AuthError(reason)
         seconds = document.get("expires_in")
         return token, float(seconds) if isinstance(seconds, int | float) else self.lifetime, document
 
@@ -214,6 +222,15 @@ class RefreshToken(OAuth):
 
     def grant(self) -> Mapping[str, str]:
         return {"grant_type": "refresh_token", "refresh_token": self.refresh_token}
+
+    def fetched(self, fetch: Fetch) -> tuple[str, float, Mapping[str, Any]]:
+        """Ask up to three times: of two processes that ask at once one is refused (destinations_a.md 1)."""
+        for pause in _WHILE_ANOTHER_ASKS:
+            try:
+                return super().fetched(fetch)
+            except RefusedError:
+                time.sleep(pause)
+        return super().fetched(fetch)
 
 
 @dataclass(frozen=True)

@@ -267,7 +267,7 @@ class RetryingClient:
         counted = (0 if request.only_reads else len(rows)) if request.rows is None else request.rows
         if self._quotas is not None:
             try:
-                self._quotas.take(counted)
+                self._quotas.take(counted, request.label)
             except QuotaUsedUpError as error:
                 raise RunStopped(str(error), arrived=attempts.arrived) from error
         with self._limiter.permission(counted, heavy if counted else {}, len(request.body), request.label):

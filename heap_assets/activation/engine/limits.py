@@ -27,12 +27,14 @@ class Quota:
     """At most `calls` calls (or rows, if `per_row`) in a calendar day of `zone`, over all syncs of the account.
 
     `unit`: how messages name what is counted, such as tokens that a request is given the number of as its `rows`.
+    `label`: of the requests that it counts; all of them without one.
     """
 
     calls: int
     zone: str = "UTC"
     per_row: bool = False
     unit: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,12 @@ class Quotas:
         self._quotas = [(quota, max(1, int(quota.calls * share)), _Block()) for quota in limits.quotas]
         self._account = limits.shared_by or account
 
-    def take(self, rows: int) -> None:
-        """Count one call with so many rows. Raises QuotaUsedUpError if it would be one too many."""
+    def take(self, rows: int, label: str = "") -> None:
+        """Count one call of a label with so many rows. Raises QuotaUsedUpError if it would be one too many."""
         with self._lock:
             for quota, allowed, block in self._quotas:
+                if quota.label not in ("", label):
+                    continue
                 units = rows if quota.per_row else 1
                 day = _now(quota).date().isoformat()
                 if block.day != day:
@@ -95,7 +97,7 @@ class Quotas:
         return _units(self._store.read(key)) if self._store.exists(key) else 0
 
     def _key(self, quota: Quota, day: str) -> str:
-        facts = f"{self._account}|{quota.zone}|{quota.per_row}"
+        facts = f"{self._account}|{quota.zone}|{quota.per_row}" + (f"|{quota.label}" if quota.label else "")
         return f"{state_keys.QUOTAS}/{hashlib.sha256(facts.encode()).hexdigest()[:16]}/{day}.json"
 
 

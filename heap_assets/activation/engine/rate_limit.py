@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from heap_assets.activation.engine.limits import Rate
 
@@ -71,6 +71,10 @@ class Window:
                 return free_at - now
         return None
 
+    def is_empty(self, now: float) -> bool:
+        """Whether it counts nothing any more."""
+        return not self._in_flight and (not self._answered or self._answered[-1][0] <= now)
+
     def sent(self, units: int) -> None:
         self._in_flight += units
 
@@ -94,17 +98,31 @@ class _Account:
     windows: dict[tuple[Rate, str], Window] = field(default_factory=dict)
     paused_until: float = 0.0
     in_flight: int = 0
+    limiters: WeakSet[Limiter] = field(default_factory=WeakSet)
+    """Those who may still send."""
+
+    def is_done_with(self, now: float) -> bool:
+        """Whether nothing that was sent matters to the next run."""
+        windows_empty = all(window.is_empty(now) for window in self.windows.values())
+        return not self.limiters and self.paused_until <= now and windows_empty
 
 
-_accounts: WeakValueDictionary[tuple[str, int], _Account] = WeakValueDictionary()
+_accounts: dict[str, _Account] = {}
+"""By the machine's clock. What a run has sent counts in the next one of the process, too."""
+_simulated: WeakKeyDictionary[Clock, dict[str, _Account]] = WeakKeyDictionary()
 _accounts_lock = threading.Lock()
 
 
-def _account(name: str, clock: Clock) -> _Account:
+def _account(name: str, clock: Clock, limiter: Limiter) -> _Account:
     if not name:
         return _Account()
     with _accounts_lock:
-        return _accounts.setdefault((name, 0 if isinstance(clock, RealClock) else id(clock)), _Account())
+        accounts = _accounts if isinstance(clock, RealClock) else _simulated.setdefault(clock, {})
+        for other in [key for key, one in accounts.items() if one.is_done_with(clock.now())]:
+            del accounts[other]
+        account = accounts.setdefault(name, _Account())
+        account.limiters.add(limiter)
+        return account
 
 
 class Limiter:
@@ -126,7 +144,7 @@ class Limiter:
         self._clock = clock or RealClock()
         self._rates = [_Rated(rate, max(1, int(rate.rows * share))) for rate in rates]
         self._in_flight = in_flight
-        self._account = _account(shared_by, self._clock)
+        self._account = _account(shared_by, self._clock, self)
         self._changed = self._account.changed
         self._closed = False
 

@@ -31,7 +31,7 @@ from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble,
 from heap_assets.sources.warehouse import Permission
 
 _SCOPE = "https://www.googleapis.com/auth/datamanager"
-_A_MINUTE, _A_DAY = 300, 100_000
+_A_MINUTE, _INGESTED_A_DAY, _READ_A_DAY = 300, 100_000, 50_000
 _INGEST, _STATUS = "ingest", "status"
 _ROW = re.compile(r"(?:audience_?members|events)\[(\d+)\]", re.IGNORECASE)
 _PREFIX = "PROCESSING_ERROR_REASON_"
@@ -88,7 +88,10 @@ class DataManagerDestination(GoogleDestination):
         self.limits = Limits(
             batch_rows=batch_rows,
             rates=tuple(rates),
-            quotas=(Quota(_A_DAY, zone=PACIFIC),),
+            quotas=(
+                Quota(_INGESTED_A_DAY, zone=PACIFIC, label=_INGEST),
+                Quota(_READ_A_DAY, zone=PACIFIC, label=_STATUS),
+            ),
             shared_by=f"google_data_manager:{self.url}:{settings.caller}",
         )
 

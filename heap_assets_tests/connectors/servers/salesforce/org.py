@@ -40,6 +40,10 @@ class SalesforceServer(Query, Records, Bulk, VendorServer):
 
     both_slashes = True
     client_id, client_secret, username = "client-1", "secret-1", "sync@example.com"
+    refresh_token: str | None = None
+    """Of a user who has let the app in."""
+    refreshing = 0
+    """So many refreshes meet another one of the same token, and are refused."""
 
     def __init__(
         self,
@@ -80,10 +84,26 @@ class SalesforceServer(Query, Records, Bulk, VendorServer):
                 raise self._no_grant("invalid_client", "client id and secret are those of the app")
         elif form.get("grant_type") == "urn:ietf:params:oauth:grant-type:jwt-bearer":
             self._check_assertion(form.get("assertion", ""))
+        elif form.get("grant_type") == "refresh_token":
+            self._check_refresh(form)
         else:
-            raise self._no_grant("unsupported_grant_type", "the grant is client_credentials or jwt-bearer")
+            raise self._no_grant("unsupported_grant_type", "the grant is one of a server or a refresh token")
         token = self.tokens.issue(self.session_seconds, self.clock())
         return {"access_token": token, "instance_url": self.url, "token_type": "Bearer", "id": f"{self.url}/id/1"}
+
+    def _check_refresh(self, form: dict[str, str]) -> None:
+        if form.get("client_id") != self.client_id or form.get("client_secret") not in (None, self.client_secret):
+            raise self._no_grant("invalid_client", "client id and secret are those of the app")
+        if self.refreshing:
+            self.refreshing -= 1
+            told = {"error": "invalid_grant", "error_description": "token request is already being processed"}
+            raise self.refuse(Answer(400, told))
+        if self.refresh_token is None:  # it was revoked, which is no fault of who asks
+            raise self.refuse(
+                Answer(400, {"error": "invalid_grant", "error_description": "expired access/refresh token"})
+            )
+        if form.get("refresh_token") != self.refresh_token:
+            raise self._no_grant("invalid_grant", "the refresh token is one that a user has granted")
 
     def _check_assertion(self, assertion: str) -> None:
         hosts = ["https://login.salesforce.com", "https://test.salesforce.com", self.url]
