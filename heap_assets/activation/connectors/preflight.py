@@ -74,6 +74,6 @@ def takes_any(column: pl.DataType) -> bool:
     return True
 
 
-def untried(what: str, why: str) -> Permission:
+def untried(subject: str, why: str) -> Permission:
     """Return that something cannot be tried before the first rows: it stands against nothing."""
-    return Permission(what, True, f"not tried: {why}")
+    return Permission(subject, True, f"not tried: {why}")

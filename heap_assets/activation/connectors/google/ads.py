@@ -101,9 +101,9 @@ def looked_up(api: Api, service: GoogleAdsDestination, resource: str, name: str)
     answer = api.call(service.call(f"{service.customer}/googleAds:search", {"query": query}, repeatable=True, rows=0))
     yield Permission("login", answer.accepted, "the account can be asked" if answer.accepted else reason_of(answer))
     if answer.accepted:
-        there = bool(answer.fields.get("results"))
-        detail = "it is there" if there else f"customer_id has no {resource} of this id"
-        yield Permission(resource.replace("_", " "), there, detail, "take its id from Google Ads")
+        exists = bool(answer.fields.get("results"))
+        detail = "it is there" if exists else f"customer_id has no {resource} of this id"
+        yield Permission(resource.replace("_", " "), exists, detail, "take its id from Google Ads")
 
 
 UNTRIED = "whether Google still lets the developer token upload: only an upload shows it"

@@ -10,8 +10,8 @@ import orjson
 from pydantic import Field, model_validator
 
 from heap_assets.activation.connectors.google.data_manager import (
+    EXAMPLE_DIGEST,
     GRANTED,
-    NOBODY,
     UNTRIED,
     DataManagerDestination,
     ToDataManager,
@@ -117,7 +117,7 @@ class GoogleAudience(DataManagerDestination):
 
     def preview(self) -> Request:
         """Return a call that Google only checks, of nobody."""
-        identifier = {"mobile_id": _NO_DEVICE, "user_id": "sync-check"}.get(self._key, NOBODY)
+        identifier = {"mobile_id": _NO_DEVICE, "user_id": "sync-check"}.get(self._key, EXAMPLE_DIGEST)
         element = orjson.dumps(self.element(Row("", "", {}, identifier=identifier)))
         beside = {"consent": GRANTED, "termsOfService": _TERMS, "validateOnly": True}
         return self.call("audienceMembers:ingest", [element], **beside)

@@ -19,8 +19,8 @@ from heap_assets.activation.connectors.google.conversion_rows import (
     worth_of,
 )
 from heap_assets.activation.connectors.google.data_manager import (
+    EXAMPLE_DIGEST,
     GRANTED,
-    NOBODY,
     UNTRIED,
     DataManagerDestination,
     ToDataManager,
@@ -114,7 +114,7 @@ class GoogleConversions(DataManagerDestination):
 
     def preview(self) -> Request:
         """Return a call that Google only checks, of nobody."""
-        row = Row("sync-check", "", {"email": NOBODY}, {"time": clock.now().isoformat()})
+        row = Row("sync-check", "", {"email": EXAMPLE_DIGEST}, {"time": clock.now().isoformat()})
         return self.call("events:ingest", [orjson.dumps(self.element(row))], validateOnly=True)
 
     def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:

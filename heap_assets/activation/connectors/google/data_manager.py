@@ -39,7 +39,7 @@ _THERE_ALREADY = frozenset({"DUPLICATE_TRANSACTION_ID", "DUPLICATE_GCLID"})
 _LATER = frozenset({"INTERNAL_ERROR"})
 _AGAIN_AFTER = timedelta(hours=1)
 _ENDED = frozenset({"SUCCESS", "PARTIAL_SUCCESS", "FAILED"})
-NOBODY = hashlib.sha256(b"sync-check@example.com").hexdigest()
+EXAMPLE_DIGEST = hashlib.sha256(b"sync-check@example.com").hexdigest()
 """The hashed address of nobody, for requests that are only checked."""
 UNTRIED = "identifiers are checked when loading; a request that Google only checks tells of the rest"
 GRANTED = {"adUserData": "CONSENT_GRANTED", "adPersonalization": "CONSENT_GRANTED"}

@@ -47,7 +47,7 @@ def tried_fields(
     if not isinstance(kinds, dict):
         yield untried("fields", "this project does not list its fields")
         return
-    there = [name for name in names if name in kinds or not makes]
-    yield from _FIELDS.tried(there, {name: str(kind) for name, kind in kinds.items()}, columns)
-    if new := sorted(set(names) - set(there)):
+    expected = [name for name in names if name in kinds or not makes]
+    yield from _FIELDS.tried(expected, {name: str(kind) for name, kind in kinds.items()}, columns)
+    if new := sorted(set(names) - set(expected)):
         yield Permission("new fields", True, f"will be made: {', '.join(new)}")

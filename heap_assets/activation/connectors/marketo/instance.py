@@ -127,9 +127,9 @@ def tried(
         "login", bool(fields), f"{len(fields)} fields of leads can be read", "let the API user read people"
     )
     searchable = {name for names in lead.get("searchableFields") or () for name in names} | {"id"}
-    found = service.lookup in searchable
-    detail = "leads are found by it" if found else "Marketo finds no leads by it"
-    yield Permission(f"key {service.lookup}", found, detail, f"take one of {', '.join(sorted(searchable))}")
+    finds = service.lookup in searchable
+    detail = "leads are found by it" if finds else "Marketo finds no leads by it"
+    yield Permission(f"key {service.lookup}", finds, detail, f"take one of {', '.join(sorted(searchable))}")
     kinds = {name: str(one["dataType"]) for name, one in fields.items() if one.get("updateable", True)}
     yield from _FIELDS.tried(names, kinds, columns)
 

@@ -55,8 +55,8 @@ class MarketoListsConnector(MemberConnector[MarketoListsSync]):
         with self.api() as api:
             yield from tried(api, destination, (), {})
             members = Request(f"{destination.url}/rest/v1/lists/{self.settings.list_id}/leads.json", method="GET")
-            there = results_of(api.call(members)) is not None  # that there is none is an error that ends the call
-        yield Permission("list", there, "it is there" if there else "Marketo does not show it")
+            is_shown = results_of(api.call(members)) is not None  # that there is none is an error that ends the call
+        yield Permission("list", is_shown, "it is there" if is_shown else "Marketo does not show it")
 
 
 class MarketoLists(MarketoDestination):
