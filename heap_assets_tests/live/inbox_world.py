@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def arrival(*calls: dict[str, Any]) -> Arrival:
 
 
 def identify(number: int, person: str, **traits: Any) -> dict[str, Any]:
-    stamp = datetime(2026, 11, 20, 12, number // 60, number % 60, tzinfo=UTC).isoformat()
+    stamp = (datetime(2026, 11, 20, 12, tzinfo=UTC) + timedelta(milliseconds=100 * number)).isoformat()
     return {"type": "identify", "messageId": f"i{number}", "userId": person, "timestamp": stamp, "traits": traits}
 
 

@@ -17,9 +17,10 @@ from heap_assets.activation import Log, fold
 from heap_assets.activation.engine.lease import Lease
 from heap_assets.errors import SettingsError
 from heap_assets.live import LiveLoop
+from heap_assets.sources.inbox import read_parts, stored_parts
 from heap_assets_tests.live.inbox_world import FOLDED, INBOX_ASSETS, KEY, SYNC, InboxWorld, arrival, build, identify
 from heap_assets_tests.live.receiver import Receiver
-from heap_assets_tests.live.service_process import Service, start_service
+from heap_assets_tests.live.service_process import Service, ServiceInThread, start_service
 from heap_assets_tests.pipelines.delivery_world import BEFORE, DAY, NOW, at, contacts, why
 
 pytestmark = pytest.mark.usefixtures("now")
@@ -222,6 +223,20 @@ def test_a_live_sync_follows_messages_and_nothing_else(world: InboxWorld, source
 KILLS = int(os.environ.get("HEAP_ASSETS_LIVE_KILLS", "1"))
 
 
+def test_a_clock_that_goes_back_loses_nothing(
+    world: InboxWorld, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = ServiceInThread(world.folder / "heap_assets.yaml", world.project)
+    for number, hour in enumerate((23, 21, 22, 20)):
+        monkeypatch.setenv("HEAP_ASSETS_NOW", at(DAY, hour).isoformat())
+        call = identify(number, "c-ann", plan=f"plan{number}")
+        assert httpx.post(f"{service.address}/v1/identify", json=call, auth=(KEY, "")).status_code == 200
+        _until(lambda n=number: receiver.state["c-ann"] == {"Plan": f"plan{n}"}, service)
+    service.stop()
+    parts = stored_parts(world.lake.store, "identify")
+    assert sorted(read_parts(world.lake.store, parts).collect()["message_id"]) == ["i0", "i1", "i2", "i3"]
+
+
 def test_every_changed_profile_arrives_however_often_the_service_is_killed(
     world: InboxWorld, receiver: Receiver
 ) -> None:
@@ -236,7 +251,7 @@ def test_every_changed_profile_arrives_however_often_the_service_is_killed(
             while time.monotonic() < until:
                 number += 1
                 person, plan = f"c-{number % 7}", f"plan{number}"
-                call = identify(number % 3600, person, plan=plan) | {"messageId": f"r{number}"}
+                call = identify(number, person, plan=plan) | {"messageId": f"r{number}"}
                 if client.post("/v1/identify", json=call).status_code == 200:
                     newest[person] = plan
                 time.sleep(0.01)
@@ -246,7 +261,7 @@ def test_every_changed_profile_arrives_however_often_the_service_is_killed(
     assert service.stop() == 0
 
 
-def _until(holds: Callable[[], bool], service: Service, seconds: float = 40.0) -> None:
+def _until(holds: Callable[[], bool], service: Service | ServiceInThread, seconds: float = 40.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, httpx.get(f"{service.address}/metrics").text[-1500:]

@@ -1,0 +1,164 @@
+"""What takes minutes: a destination that is down or slow for long, and a lake in S3. `HEAP_ASSETS_LIVE_SECONDS=600`."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+
+from heap_assets.sources.inbox import read_parts, stored_parts
+from heap_assets_tests.live.conftest import LIVE
+from heap_assets_tests.live.inbox_world import INBOX, KEY, SYNC, InboxWorld, identify
+from heap_assets_tests.live.receiver import Receiver
+from heap_assets_tests.live.service_process import Service, ServiceInThread, start_service
+from heap_assets_tests.pipelines import delivery_world
+from heap_assets_tests.pipelines.delivery_world import DAY, NOW, why
+from heap_assets_tests.s3_server import s3_server
+
+SECONDS = int(os.environ.get("HEAP_ASSETS_LIVE_SECONDS", "0"))
+pytestmark = pytest.mark.skipif(not SECONDS, reason="minutes long: HEAP_ASSETS_LIVE_SECONDS=600")
+_PEOPLE = 200
+
+
+class Posting:
+    """Somebody who posts at a rate, and remembers the newest plan of each person that was answered 200."""
+
+    def __init__(self, address: str, rate: float) -> None:
+        self._address, self._rate = address, rate
+        self.newest: dict[str, str] = {}
+        self.statuses: set[int] = set()
+        self.seconds: list[float] = []
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        begun = time.monotonic()
+        with httpx.Client(base_url=self._address, auth=(KEY, ""), timeout=30) as client:
+            for number in itertools.count():
+                if self._stopped.wait(max(begun + number / self._rate - time.monotonic(), 0)):
+                    return
+                person, plan = f"c-{number % _PEOPLE}", f"plan{number}"
+                sent = time.monotonic()
+                status = client.post("/v1/identify", json=identify(number, person, plan=plan)).status_code
+                self.seconds.append(time.monotonic() - sent)
+                self.statuses.add(status)
+                self.newest[person] = plan
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        thread = threading.Thread(target=self.run)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stopped.set()
+            thread.join()
+
+    def has_arrived(self, receiver: Receiver) -> bool:
+        return all(receiver.state.get(person) == {"Plan": plan} for person, plan in self.newest.items())
+
+    @property
+    def p95(self) -> float:
+        return sorted(self.seconds)[int(len(self.seconds) * 0.95)]
+
+
+@pytest.fixture
+def service(world: InboxWorld) -> Iterator[Service]:
+    file = Path(world.folder) / "heap_assets.yaml"
+    running = start_service(file, {"HEAP_ASSETS_NOW": NOW, "HEAP_ASSETS_TEST_WRITE_KEY": KEY})
+    yield running
+    running.kill()
+
+
+def megabytes(service: Service) -> float:
+    pages = int(Path(f"/proc/{service.process.pid}/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+
+
+def until(holds: Callable[[], bool], seconds: float = 120.0) -> float:
+    begun = time.monotonic()
+    while not holds():
+        assert time.monotonic() - begun < seconds
+        time.sleep(0.1)
+    return round(time.monotonic() - begun, 1)
+
+
+def test_a_destination_that_is_down_for_long_gets_the_newest_values_once_it_is_back(
+    world: InboxWorld, receiver: Receiver, service: Service
+) -> None:
+    del world
+    receiver.status = 503
+    posting, memory = Posting(service.address, 50), []
+    with posting.going_on():
+        for _ in range(10):
+            time.sleep(SECONDS / 10)
+            memory.append(megabytes(service))
+    metrics = httpx.get(f"{service.address}/metrics").text
+    assert f"heap_assets_live_queue_length {float(len(posting.newest))}" in metrics
+    refused = receiver.calls
+    receiver.status = 200
+    back = until(lambda: posting.has_arrived(receiver))
+    print(
+        f"down for {SECONDS} s: {len(posting.seconds)} calls answered {posting.statuses}, {refused} refused sends, "
+        f"all {len(posting.newest)} people {back} s after it was back; memory {memory} MB"
+    )
+    assert posting.statuses == {200}
+    assert memory[-1] - memory[2] < 100
+
+
+def test_a_slow_destination_slows_no_answer_and_gets_the_newest_values(
+    world: InboxWorld, receiver: Receiver, service: Service
+) -> None:
+    del world
+    receiver.delay = 2.0
+    posting = Posting(service.address, 50)
+    with posting.going_on():
+        time.sleep(SECONDS / 10)
+    behind = until(lambda: posting.has_arrived(receiver))
+    print(
+        f"slow: {len(posting.seconds)} calls, p95 of answers {posting.p95:.3f} s, all there {behind} s after the last"
+    )
+    assert posting.statuses == {200}
+
+
+def test_the_live_loop_on_a_lake_in_s3(
+    tmp_path: Path, receiver: Receiver, now: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3_server() as options:
+        client: Any = boto3.client(
+            "s3",
+            endpoint_url=options["aws_endpoint_url"],
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            region_name="us-east-1",
+        )
+        client.create_bucket(Bucket="live")
+        lake = f"lake: {{url: s3://live/lake, options: {{{', '.join(f'{k}: {v!r}' for k, v in options.items())}}}}}"
+        text = delivery_world.SETTINGS.replace("lake: ./lake", lake.replace("{", "{{").replace("}", "}}"))
+        monkeypatch.setattr("heap_assets_tests.live.inbox_world.SETTINGS", text)
+
+        class Own(InboxWorld):
+            inbox = INBOX + "  spool: ./spool\n  roll_seconds: 1\n"
+
+        world = Own(tmp_path / "world", SYNC.replace("RECEIVER", receiver.url), more=LIVE)
+        world.write_day(DAY)
+        world.resolve(DAY)
+        result = world.run(["sync/crm"], DAY)
+        assert result.success, why(result)
+        for round_number in range(2):
+            service = ServiceInThread(world.folder / "heap_assets.yaml", world.project)
+            call = identify(round_number, "c-ann", plan=f"gold{round_number}")
+            assert httpx.post(f"{service.address}/v1/identify", json=call, auth=(KEY, "")).status_code == 200
+            seconds = until(lambda n=round_number: receiver.state["c-ann"] == {"Plan": f"gold{n}"})
+            service.stop()
+            parts = stored_parts(world.lake.store, "identify")
+            assert len(read_parts(world.lake.store, parts).collect()) == round_number + 1
+            print(f"a lake in S3: at the destination {seconds} s after the answer")
