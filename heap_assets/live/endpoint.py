@@ -84,7 +84,8 @@ class Endpoint:
         limits = settings.limits
         self._sizes = Sizes(limits.message_kb << 10, limits.batch_messages)
         self._body_bytes = limits.batch_kb << 10
-        self._buckets = {name: _Bucket(limits.messages_per_second) for name in settings.sources}
+        self._buckets: dict[bytes | str, _Bucket] = {}
+        """By the hash of a write key, or the name of a webhook."""
         self._write_keys = {
             _hash(key.get_secret_value()): name
             for name, source in settings.sources.items()
@@ -137,7 +138,7 @@ class Endpoint:
         if source is None:
             raise MessageError("unknown" if key else "missing", "writeKey", 401)
         messages = call_messages(call, kind, received, self._sizes, len(body))
-        return await self._kept(source, received, messages)
+        return await self._kept(source, _hash(str(key)), received, messages)
 
     async def _post(self, request: Request) -> tuple[str, list[Message]]:
         name = request.path_params["source"]
@@ -152,7 +153,7 @@ class Endpoint:
             _check_signature(source, request.headers.get(source.signature_header), body, source.algorithm)
             paths = {"id": source.id, "time": source.time, "event": source.event}
             messages = webhook_messages(parsed(body), name, received, paths, self._sizes)
-        return await self._kept(name, received, messages)
+        return await self._kept(name, name, received, messages)
 
     def _of_segment(self, source: InboxSource, request: Request, body: bytes, received: datetime) -> list[Message]:
         assert source.kind == "segment"
@@ -175,9 +176,13 @@ class Endpoint:
             return all_messages(call, {}, received, self._sizes, len(body))
         return call_messages(call, "", received, self._sizes, len(body))
 
-    async def _kept(self, source: str, received: datetime, messages: list[Message]) -> tuple[str, list[Message]]:
-        if wait := self._buckets[source].wait_for(len(messages)):
-            raise _ThrottledError(f"more than {self._settings.limits.messages_per_second} messages a second", wait)
+    async def _kept(
+        self, source: str, sender: bytes | str, received: datetime, messages: list[Message]
+    ) -> tuple[str, list[Message]]:
+        rate = self._settings.limits.messages_per_second
+        bucket = self._buckets.setdefault(sender, _Bucket(rate))
+        if wait := bucket.wait_for(len(messages)):
+            raise _ThrottledError(f"more than {rate} messages a second", wait)
         if messages:
             await self._keep(Arrival(source, received, messages))
         return source, messages

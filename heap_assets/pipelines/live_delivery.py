@@ -85,6 +85,7 @@ class LiveSync:
     def go_on_from(self, other: LiveSync) -> None:
         """Let wait what waited for another base."""
         self.people, self.before, self.messages = other.people, other.before, other.messages
+        self.sender.go_on_from(other.sender)
 
     def clear(self) -> None:
         """Let nothing wait any more: it was sent."""

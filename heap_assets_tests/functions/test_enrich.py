@@ -9,7 +9,7 @@ import pytest
 
 from heap_assets import clock
 from heap_assets.errors import SettingsError
-from heap_assets.pipelines.functions import check_functions
+from heap_assets.pipelines.functions import OpenPools, check_functions, with_enriched
 from heap_assets.pipelines.people import profiles_of_day, profiles_version
 from heap_assets.pipelines.suites import profile_checks
 from heap_assets.quality import CheckContext
@@ -106,3 +106,22 @@ def test_mistakes_are_told(world: World, of: str, by: str, message: str) -> None
     world.more = ENRICH.replace(of, by)
     with pytest.raises(SettingsError, match=message):
         check_functions(world.choose("{}").project)
+
+
+def test_processes_stay_between_calls_until_the_code_is_another(world: World) -> None:
+    project, pools = world.project, OpenPools()
+    profiles, tier = world.lake.scan("profiles", str(DAY)), project.settings.functions.enrich["tier"]
+
+    def tiers() -> tuple[list[str | None], list[int]]:
+        rows, _ = with_enriched(project, profiles, DAY, pools)
+        return rows.collect()["tier"].to_list(), pools.pool(project, tier, DAY, "tier").pids
+
+    first = tiers()
+    assert first[1]
+    assert tiers() == first
+    (world.folder / "functions" / "tier.js").write_text(TIER.replace("gold", "highest"))
+    edited, processes = tiers()
+    assert edited == [str(one).replace("gold", "highest") for one in first[0]]
+    assert not set(processes) & set(first[1])
+    pools.close()
+    assert pools.pool(project, tier, DAY, "tier").pids == []

@@ -57,7 +57,9 @@ class InboxWorld(World):
         path = self.folder / "heap_assets.yaml"
         path.write_text(text)
         settings = parse_settings(text, path)
-        self.project = Project(settings, Catalogue.load(settings.catalogue), Lake.open(settings.lake.url))
+        self.project = Project(
+            settings, Catalogue.load(settings.catalogue), Lake.open(settings.lake.url, settings.lake.options)
+        )
         self._job = None
         return self
 

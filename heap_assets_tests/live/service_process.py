@@ -23,7 +23,7 @@ WEB_KEY = "wk-web-4f1c2a7e9b30"
 SERVER_KEY = "wk-server-0b9d8c7e6f55"
 SEGMENT_SECRETS = ("ss-old-a1b2c3d4e5f6", "ss-new-f6e5d4c3b2a1")
 SHOP_SECRET = "shop-9f8e7d6c5b4a"
-START = 30.0
+START = 120.0
 
 SETTINGS = """\
 start_date: 2026-01-01

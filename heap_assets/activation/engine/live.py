@@ -58,6 +58,7 @@ class LiveSender:
     allowed: AllowedHosts
     clock: Callable[[], float] = time.monotonic
     _fence: int = -1
+    _is_loaded: bool = False
     _state: Snapshot = field(default_factory=lambda: Snapshot(pl.DataFrame()))
     _entries: list[pl.DataFrame] = field(default_factory=list)
     _aside: list[pl.DataFrame] = field(default_factory=list)
@@ -84,7 +85,12 @@ class LiveSender:
             with Lease(self.store, self.spec.folder, self.run_id, self.spec.lease_ttl) as lease:
                 if lease.fence == self._fence + 1:
                     self._save(Log(self.store, self.spec.folder, lease.fence), lease.fence)
+                    self._fence = lease.fence
         self._transport.close()
+
+    def go_on_from(self, other: LiveSender) -> None:
+        """Count what another sender of the sync, which is closed, has changed in the last 24 hours."""
+        self._fence, self._lost, self._moved = other._fence, other._lost, other._moved
 
     def send(self, rows: pl.LazyFrame | Addressed, keys: pl.Series) -> SyncReport:
         """Bring the destination up to date with rows.
@@ -106,7 +112,10 @@ class LiveSender:
         with Lease(self.store, self.spec.folder, self.run_id, self.spec.lease_ttl, margin=margin) as lease:
             log = Log(self.store, self.spec.folder, lease.fence)
             with self._sender(log, lease) as sender:
-                if lease.fence != self._fence + 1 or lease.previous is not None:
+                others_sent = lease.fence != self._fence + 1 or lease.previous is not None
+                if others_sent:
+                    self._lost, self._moved = {}, {}
+                if others_sent or not self._is_loaded:
                     self._load(log, lease, sender)
                 self._fence = lease.fence
                 if sender.stats.stopped:
@@ -126,7 +135,7 @@ class LiveSender:
         )
 
     def _load(self, log: Log, lease: Lease, sender: Sender) -> None:
-        """Read the ledger, go on with what others left, and forget what was counted since the last run."""
+        """Read the ledger, and go on with what others left."""
         if lease.previous is not None:
             mark_killed(self.store, self.spec.folder, lease.previous_fence)
         before = log.ledger()
@@ -134,7 +143,7 @@ class LiveSender:
         self._state = fold(log, before)
         names = [name for name in log.segments() if name not in before.folded]
         self._entries, self._aside = ([log.read(names)] if names else []), []
-        self._lost, self._moved = {}, {}
+        self._is_loaded = True
         history = usual_runs(self.store, self.spec.folder).filter(pl.col("known") > 0)
         self._usual = float((history["changed"] / history["known"]).median() or 0.0)  # type: ignore[arg-type]
 
