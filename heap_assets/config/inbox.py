@@ -113,9 +113,7 @@ class InboxLimits(Section):
     message_kb: int = Field(default=32, ge=1, description="One message, as Segment allows")
     batch_kb: int = Field(default=4096, ge=32, description="One call, also once it is decompressed")
     batch_messages: int = Field(default=2500, ge=1, description="Messages of one call")
-    messages_per_second: int = Field(
-        default=2000, ge=1, description="Of a key or webhook, over ten seconds; else 429"
-    )
+    messages_per_second: int = Field(default=2000, ge=1, description="Of a key or webhook, over ten seconds; else 429")
     connections: int = Field(default=20_000, ge=1, description="Open connections; else 503")
     body_seconds: float = Field(default=10.0, gt=0, description="Time in which a call must have come; else 408")
     pending_mb: int = Field(default=64, ge=1, description="Messages that wait to be written; else 503")

@@ -110,6 +110,8 @@ def start_service(file: Path, environment: Mapping[str, str] | None = None, *arg
             if not line:
                 break
     process.kill()
+    process.wait(20)
+    process.stdout.close()
     raise AssertionError((file.parent / "service.log").read_text()[-2000:])
 
 
