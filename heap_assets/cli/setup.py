@@ -94,6 +94,7 @@ def _first_day(path: Path) -> date | None:
 def check(path: Path | None, as_json: bool) -> None:
     """Read heap_assets.yaml, hold it against catalogue and warehouse, and print what was understood."""
     from heap_assets.pipelines.behaviour import check_events
+    from heap_assets.pipelines.function_rebuilds import function_rebuilds
     from heap_assets.pipelines.functions import check_functions
     from heap_assets.pipelines.reverse_etl import check_reverse_etl
     from heap_assets.pipelines.reviewing import doubtful_decisions
@@ -114,6 +115,7 @@ def check(path: Path | None, as_json: bool) -> None:
         unknown = unknown_destinations(project, make=True)
         proposal = identity_proposal(project)
         decisions = doubtful_decisions(project)
+        rebuilds = [rebuild.text for rebuild in function_rebuilds(project)]
     event_tables = sorted(project.event_tables)
     understood = _understood(settings, event_tables)
     if as_json:
@@ -124,6 +126,7 @@ def check(path: Path | None, as_json: bool) -> None:
                 "proposal": proposal or None,
                 "not_yet": doubts,
                 "decisions": decisions,
+                "rebuilds": rebuilds,
                 "unknown_destinations": unknown,
             }
         )
@@ -135,6 +138,8 @@ def check(path: Path | None, as_json: bool) -> None:
             click.echo(f"Not yet       {doubt}")
         for doubt in decisions:
             click.echo(f"Decisions     {doubt}")
+        for rebuild in rebuilds:
+            click.echo(f"Rebuilds      {rebuild}")
     if unknown:
         raise SettingsError("\n".join(unknown.values()))
 

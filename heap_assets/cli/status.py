@@ -17,6 +17,7 @@ from heap_assets.cli.home import dagster_home
 from heap_assets.cli.output import progress, report_option
 from heap_assets.errors import HeapAssetsError
 from heap_assets.pipelines.exports import is_exported
+from heap_assets.pipelines.function_rebuilds import function_rebuilds
 from heap_assets.pipelines.status import (
     AssetStatus,
     Backlog,
@@ -64,13 +65,14 @@ def status(show_all: bool, as_json: bool, fail: bool) -> None:
     with progress("Asking the lake, the source and Dagster"):
         dumps = None if is_exported(project) else _dumps(project)
         dagster, assets = _assets(project)
+        rebuilds = [rebuild.text for rebuild in function_rebuilds(project)]
     backlogs = {"days": build_backlog(project, assets)}
     if dumps and dumps.pending is not None:
         backlogs["dumps"] = dump_backlog(project, len(dumps.pending))
     if as_json:
-        click.echo(json.dumps(_document(project, dagster, dumps, assets, backlogs), default=_plain))
+        click.echo(json.dumps(_document(project, dagster, dumps, assets, backlogs, rebuilds), default=_plain))
     else:
-        for line in _screen(project, dagster, dumps, assets, backlogs, show_all=show_all):
+        for line in _screen(project, dagster, dumps, assets, backlogs, rebuilds, show_all=show_all):
             click.echo(line)
     failed = any(item.state is State.FAILED for item in assets) or bool(dumps and dumps.rejected)
     unreachable = bool(dumps and dumps.unreachable)
@@ -120,6 +122,7 @@ def _document(
     dumps: DumpsStatus | None,
     assets: Sequence[AssetStatus],
     backlogs: Mapping[str, Backlog],
+    rebuilds: Sequence[str],
 ) -> dict[str, Any]:
     return {
         "at": clock.now(),
@@ -130,6 +133,7 @@ def _document(
             of: {**asdict(work), "remaining_seconds": work.remaining and work.remaining.total_seconds()}
             for of, work in backlogs.items()
         },
+        "rebuilds": list(rebuilds),
         "assets": [asdict(item) for item in assets],
     }
 
@@ -140,6 +144,7 @@ def _screen(
     dumps: DumpsStatus | None,
     assets: Sequence[AssetStatus],
     backlogs: Mapping[str, Backlog],
+    rebuilds: Sequence[str],
     *,
     show_all: bool,
 ) -> Iterator[str]:
@@ -151,6 +156,7 @@ def _screen(
         if work.remaining is not None:
             minutes = max(round(work.remaining.total_seconds() / 60), 1)
             yield f"  {work.left:,} {of} left: about {minutes:,} min at {work.per_minute:,.0f} a minute"
+    yield from (f"  {rebuild}" for rebuild in rebuilds)
     at = _GROUPS.index(WAREHOUSE_SOURCE) + 1
     for group in (*_GROUPS[:at], *project.settings.sources, *_GROUPS[at:]):
         members = [item for item in assets if _group(item.asset) == group]

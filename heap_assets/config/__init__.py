@@ -2,7 +2,7 @@
 
 from heap_assets.config.audience_files import read_audiences
 from heap_assets.config.base import Day, Section
-from heap_assets.config.functions import FunctionLimits, FunctionSettings
+from heap_assets.config.functions import FunctionLimits, FunctionSettings, FunctionsSettings
 from heap_assets.config.heap import (
     GOOGLE_STORAGE,
     BigQuerySource,
@@ -48,6 +48,7 @@ __all__ = [
     "EventSettings",
     "FunctionLimits",
     "FunctionSettings",
+    "FunctionsSettings",
     "HashedSettings",
     "HeapSettings",
     "HightouchSettings",

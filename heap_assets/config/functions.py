@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from heap_assets.config.base import Section
+from heap_assets.tables import INBOX
 
 ColumnType = Literal["text", "integer", "number", "boolean", "time", "date"]
 
@@ -56,11 +58,20 @@ class FunctionsSettings(Section):
     folder: Path = Field(default=Path("functions"), description="Folder of the files; relative to the settings file")
     transform: dict[str, FunctionSettings] = Field(
         default={},
-        description="Event table pattern to the function that changes, drops or splits its rows when a day is built",
+        description="Event table pattern (inbox/track and the like for tables of the inbox) to the function that "
+        "changes, drops or splits its rows when a day is built",
     )
     enrich: dict[str, EnrichSettings] = Field(
         default={}, description="Name to the function that makes further columns of each profile, in this order"
     )
+
+    def patterns_of(self, table: str) -> list[str]:
+        """Return the patterns of `transform` that match an event table, or a table of the inbox by its asset."""
+        return [
+            pattern
+            for pattern in self.transform
+            if fnmatchcase(table, pattern) and pattern.startswith(INBOX) == table.startswith(INBOX)
+        ]
 
     @property
     def profile_columns(self) -> list[str]:

@@ -197,12 +197,10 @@
     }
   }
   function text_of(value, meta) {
-    checked(value, meta.depth);
     const text = stringify(value);
     if (text === undefined) throw new TypeError(`the result is a ${typeof value}`);
     if (text.length > meta.row_bytes) throw new RangeError(`the result is longer than ${meta.row_bytes} characters`);
-    // JSON.stringify writes half characters as \udXXX, and nothing else so
-    return text.includes("\\ud") ? text.replace(/(\\\\)|\\ud[0-9a-f]{3}/g, (all, slash) => (slash ? all : "\\ufffd")) : text;
+    return text;
   }
   function outcome(value, meta) {
     if (meta.mode === "batch") return `[0,${text_of(value, meta)}]`;
@@ -212,7 +210,10 @@
         "expected an object, null to drop the row, or a list of objects");
     }
     if (drops.has(value)) return `[1,${stringify(drops.get(value))}]`;
-    if (!isArray(value)) return `[0,${text_of(value, meta)}]`;
+    if (!isArray(value)) {
+      plain++;
+      return `[0,${text_of(value, meta)}]`;
+    }
     for (const each of value) {
       if (typeof each !== "object" || each === null || isArray(each)) throw new TypeError("a list must hold objects");
     }
@@ -233,6 +234,8 @@
       .map((part) => stringify(part.toWellFormed())).join(",") + "]";
   }
   let slots = [];
+  let returned = [];
+  let plain = 0;
   let bytes = 0;
   let limit = 0;
   function settle(index, text) {
@@ -245,7 +248,10 @@
       const value = get();
       if (value instanceof Promise) {
         apply(then, value, [(result) => attempt(index, () => result, meta), (error) => settle(index, failure(error))]);
-      } else settle(index, outcome(value, meta));
+      } else {
+        settle(index, outcome(value, meta));
+        returned[index] = value;
+      }
     } catch (error) {
       // memory that ran out may still be held: the whole batch is tried row by row. Where there is none left for an
       // error, the engine throws null
@@ -273,12 +279,26 @@
     // joined, not added: the binding cannot read a text that the engine still holds in pieces
     return ['{"rows":[', slots.join(","), '],"log":', stringify(lines), ',"left_off":', String(left_off), "}"].join("");
   }
+  // how many brackets open in the answer if no result has anything nested in it
+  const brackets = () => slots.length + plain + 3;
+  function check_depth(meta) {
+    for (let index = 0; index < returned.length; index++) {
+      try {
+        checked(returned[index], meta.depth);
+      } catch (error) {
+        slots[index] = failure(error);
+      }
+    }
+    return finish();
+  }
   function check(user, meta) {
     if (typeof user[meta.entry] === "function") return;
     throw new TypeError(meta.entry === "default" ? "there is no `export default function`" : `there is no \`export function ${meta.entry}\``);
   }
   return (step, user, rows_text, meta_text) => {
     if (step === "finish") return finish();
+    if (step === "brackets") return brackets();
+    if (step === "check_depth") return check_depth(parse(meta_text));
     return step === "check" ? check(user, parse(meta_text)) : start(user, rows_text, meta_text);
   };
 })()

@@ -28,8 +28,8 @@ DTYPES: Final[Mapping[str, pl.DataType]] = {
 }
 _SAFE: Final = 2**53 - 1
 _SHOWN: Final = 100
-_JOINED: Final = 20
-"""Batches whose rows become one part."""
+_ROWS_AT_ONCE: Final = 5000
+"""Results that become columns at a time: of fewer, what each step costs by itself would count."""
 _INTEGER: Final = re.compile(r"-?\d{1,40}")
 _AT: Final = f"{PRIVATE}at"
 
@@ -135,16 +135,24 @@ class Shape:
                     ordinals.append(ordinal)
                     row_objects.append(one if isinstance(one, dict) else {})
         columns = {}
+        sources = before if at == list(range(len(before))) else before[at]
         for name, dtype in passed.items():
-            raw = self._raw(name, row_objects, before, at)
-            columns[name], mistakes = converted(name, raw, dtype)
+            if name in self.keys and name in before.columns:
+                columns[name], mistakes = self._key(name, row_objects, sources[name])
+            else:
+                values, mistakes = _values(name, row_objects), {}
+                # most columns come back as they went, and to make them anew takes longer than to see that
+                if dtype == pl.String and name in before.columns and sources[name].to_list() == values:
+                    columns[name] = sources[name]
+                else:
+                    columns[name], mistakes = converted(name, values, dtype)
             rejected |= {at[n]: (f"column {name[:100]}: {mistake}", "") for n, mistake in mistakes.items()}
         for one in row_objects:
             if not one.keys() <= passed.keys():
                 outcome.undeclared.update(name[:100] for name in one.keys() - passed.keys())
         unpassed = [name for name, dtype in self.schema.items() if not is_passed(dtype)]
         rows = pl.DataFrame(
-            {**columns, **{name: before[name][at] for name in unpassed}, ORDINAL: pl.Series(ordinals, dtype=pl.Int32())}
+            {**columns, **{name: sources[name] for name in unpassed}, ORDINAL: pl.Series(ordinals, dtype=pl.Int32())}
         ).with_columns(pl.Series(_AT, at, pl.Int64()))
         rejected |= self._of_other_days(rows)
         self.note(before, results, rejected, outcome)
@@ -164,17 +172,17 @@ class Shape:
             self._reject(before, index, *rejected[index], outcome)
         self._note_log(before, results, outcome)
 
-    def _raw(self, name: str, objects: list[dict[str, Any]], before: pl.DataFrame, at: list[int]) -> list[Any]:
-        """Return what the results have in a column; of a key that they leave out, what the row has."""
-        if name not in self.keys or name not in before.columns:
-            try:
-                return list(map(itemgetter(name), objects))
-            except KeyError:
-                return [one.get(name) for one in objects]
-        own = before.select(json_safe(pl.col(name), before.schema[name]))[name].to_list()
+    def _key(self, name: str, objects: list[dict[str, Any]], own: pl.Series) -> tuple[pl.Series, dict[int, str]]:
+        """Return the values of a key: where results leave it out, and always of the first, what their rows have."""
         if name == self.keys[0]:
-            return [own[index] for index in at]
-        return [own[index] if one.get(name) is None else one[name] for one, index in zip(objects, at, strict=True)]
+            return own, {}
+        results = _values(name, objects)
+        text = pl.col(name).cast(pl.String) if own.dtype.is_integer() else json_safe(pl.col(name), own.dtype)
+        texts = own.to_frame().select(text)[name].to_list()
+        if results == texts:
+            return own, {}
+        raw = [text if value is None else value for value, text in zip(results, texts, strict=True)]
+        return converted(name, raw, own.dtype)
 
     def _of_other_days(self, rows: pl.DataFrame) -> dict[int, tuple[str, str]]:
         if self.time is None or self.day is None or self.time not in rows.columns:
@@ -223,13 +231,23 @@ def through(
             first += len(part)
 
     frames: list[pl.DataFrame] = []
+    ready: list[Results] = []
     for results in pool.run(batches()):
-        frames.append(shape.rows(sent.popleft(), [results], outcome))
-        if len(frames) == _JOINED:
-            yield pl.concat(frames)
-            frames = []
+        frames.append(sent.popleft())
+        ready.append(results)
+        if sum(map(len, frames)) >= _ROWS_AT_ONCE:
+            yield shape.rows(pl.concat(frames), ready, outcome)
+            frames, ready = [], []
     if frames:
-        yield pl.concat(frames)
+        yield shape.rows(pl.concat(frames), ready, outcome)
+
+
+def _values(name: str, objects: list[dict[str, Any]]) -> list[Any]:
+    """Return what results have in a column."""
+    try:
+        return list(map(itemgetter(name), objects))
+    except KeyError:
+        return [one.get(name) for one in objects]
 
 
 def _family(dtype: pl.DataType) -> str:

@@ -121,7 +121,7 @@ def touched_days(project: Project) -> Condition:
 
 def posted_days(project: Project) -> Condition:
     """Return the condition of the inbox's tables: every day with messages that are not in it, however old."""
-    label = "it has messages that came since its last build"
+    label = "it has messages that came since its last build, or its function is another"
     return _labelled(
         _unless_running_or_failed(DaysDue(project.names, label, Recent(lambda: unbuilt_inbox_days(project)))), label
     )

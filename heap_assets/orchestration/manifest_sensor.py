@@ -12,8 +12,9 @@ from heap_assets.orchestration.assets.heap_connect import DUMPS_A_RUN, day_lande
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.code_location import reload_soon
 from heap_assets.orchestration.failures import raising_failures
+from heap_assets.orchestration.rebuild_notices import record_changes
 from heap_assets.orchestration.resources import clear_dead_runs, dump_partitions
-from heap_assets.pipelines.catalogue import accept_automatically, note_changes
+from heap_assets.pipelines.catalogue import accept_automatically
 from heap_assets.pipelines.landing import days_with_early_rows, stopped_by_quota
 from heap_assets.project import Names, Project
 from heap_assets.sources.heap_connect import DumpRecord, ManifestFile
@@ -80,7 +81,7 @@ def take_changes(context: dg.SensorEvaluationContext, project: Project) -> None:
     if change:
         context.log.info("took %s into %s", change.summary, change.uri)
         reload_soon(project.settings)
-    note_changes(project)
+    record_changes(context.instance, project)
 
 
 def _requests(project: Project, instance: dg.DagsterInstance) -> tuple[list[list[ManifestFile]], str | None]:

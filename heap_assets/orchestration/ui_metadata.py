@@ -248,7 +248,8 @@ def _inbox(project: Project, path: str) -> dict[str, ColumnDoc]:
     own = {
         column.name: ColumnDoc(f"`{column.path}` of the message.") for column in project.message_tables[path].columns
     }
-    return {**_OF_MESSAGES, **own}
+    added = {name: ColumnDoc("Made by the table's function.") for name in project.message_tables[path].added}
+    return {**_OF_MESSAGES, **added, **own}
 
 
 def _warehouse(project: Project, path: str) -> dict[str, ColumnDoc]:

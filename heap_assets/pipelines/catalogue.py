@@ -139,6 +139,12 @@ def uncommitted(project: Project) -> str | None:
     return project.catalogue.to_yaml()
 
 
+def noted_functions(project: Project) -> dict[str, str]:
+    """Return each table that had a function when changes were last recorded, with the function's version."""
+    versions = {name: str(entry["columns"]).partition("+")[2] for name, entry in _changes(project).items()}
+    return {name: version for name, version in versions.items() if version}
+
+
 def note_changes(project: Project) -> None:
     """Record when the columns or the function of each table last changed: days built before are built again.
 
@@ -152,6 +158,8 @@ def note_changes(project: Project) -> None:
     all_columns = {
         name: version_of(list(table.columns)) + functions[name] for name, table in tables.items()
     }  # noted so by former versions
+    columns |= {asset: _function(project, asset) for asset in project.message_tables}
+    all_columns |= {asset: columns[asset] for asset in project.message_tables}
     recorded = _changes(project)
     if all(name in recorded and recorded[name]["columns"] in (columns[name], all_columns[name]) for name in columns):
         return

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from fnmatch import fnmatchcase
+from fnmatch import filter as fnmatch_filter
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from heap_assets.config import FunctionLimits, FunctionSettings
 from heap_assets.errors import SettingsError
 from heap_assets.functions import (
     DTYPES,
+    ORDINAL,
     Batch,
     Bundle,
     Limits,
@@ -36,16 +37,17 @@ from heap_assets.project import Project
 from heap_assets.quality import hashed
 from heap_assets.sources.heap_connect import keys_of
 from heap_assets.storage import Inputs
-from heap_assets.tables import SNAPSHOT_TABLES, heap_asset
+from heap_assets.tables import INBOX, INBOX_COLUMNS, PROFILES, SNAPSHOT_TABLES, heap_asset, is_inbox_table
 from heap_assets.versions import version_of
 
 _CHUNK: Final = 20_000
 """Rows that are in memory as JSON at once."""
-_INPUT: Final = "function"
+FUNCTION: Final = "function"
+"""Input of a day: the version of its table's function."""
 
 
 def function_of(project: Project, table: str) -> FunctionSettings | None:
-    """Return the function that an event table has; None if it has none, as snapshot tables do.
+    """Return the function that an event table, or a table of the inbox by its asset, has; None if it has none.
 
     Raises
     ------
@@ -54,7 +56,7 @@ def function_of(project: Project, table: str) -> FunctionSettings | None:
     """
     if table in SNAPSHOT_TABLES:
         return None
-    patterns = [pattern for pattern in project.settings.functions.transform if fnmatchcase(table, pattern)]
+    patterns = project.settings.functions.patterns_of(table)
     if len(patterns) > 1:
         raise SettingsError(
             f"functions.transform: {' and '.join(patterns)} match the table {table}; expected: one function a table"
@@ -107,6 +109,11 @@ def check_functions(project: Project) -> None:
             raise SettingsError(
                 f"functions.transform.{pattern}: functions change rows of event tables; {pattern} is a snapshot"
             )
+        if pattern.startswith(INBOX) and not fnmatch_filter(project.message_tables, pattern):
+            raise SettingsError(
+                f"functions.transform.{pattern} matches no table of messages. Tables: "
+                f"{', '.join(project.message_tables) or 'none, as there is no `inbox:`'}"
+            )
     named: list[tuple[str, FunctionSettings]] = [
         *((f"transform.{pattern}", function) for pattern, function in functions.transform.items()),
         *((f"enrich.{name}", function) for name, function in functions.enrich.items()),
@@ -114,7 +121,7 @@ def check_functions(project: Project) -> None:
     for key, function in named:
         if "default" not in code_of(project, function).exports:
             raise SettingsError(f"functions.{key}: {function.file} has no `export default function`")
-    for table in project.event_tables:
+    for table in (*project.event_tables, *project.message_tables):
         function_of(project, table)
 
 
@@ -136,13 +143,11 @@ def transformed(task: Task, table: str, table_day: Table) -> Table:
     The function's version is an input of the partition: an edited one rewrites the day at its next build, an equal one
     is not run.
     """
-    version = function_version(task.project, table)
     function = function_of(task.project, table)
-    if version is None or function is None:
+    if function is None:
         return table_day
-    inputs_before = table_day.inputs or Inputs({})
-    inputs = Inputs({**inputs_before.versions, _INPUT: version}, inputs_before.observed)
-    lake, asset, day = task.project.lake, heap_asset(table), str(task.day)
+    inputs = with_function(task.project, table, table_day.inputs or Inputs({}))
+    lake, asset, day = task.project.lake, _asset(table), str(task.day)
     stored = lake.find(asset, day)
     if stored is not None and stored.inputs.versions == dict(inputs.versions) and not task.force:
         notes = {name: note for name, note in stored.notes.items() if name.startswith("function_")}
@@ -154,8 +159,45 @@ def transformed(task: Task, table: str, table_day: Table) -> Table:
         _stored_part(task.scratch / f"function_{number}.parquet", rows)
         for number, rows in enumerate(run_function(task, table, function, pl.scan_parquet(source), outcome))
     ]
-    frame = pl.scan_parquet(parts)
+    frame = _named(task.project, table, pl.scan_parquet(parts))
     return BuiltTable(frame, inputs, {**table_day.notes, **outcome.notes()})
+
+
+def with_function(project: Project, table: str, inputs: Inputs) -> Inputs:
+    """Return the inputs of a day with the version of its table's function, if it has one."""
+    version = function_version(project, table)
+    return Inputs({**inputs.versions, FUNCTION: version}, inputs.observed) if version else inputs
+
+
+def _asset(table: str) -> str:
+    return table if is_inbox_table(table) else heap_asset(table)
+
+
+def _named(project: Project, table: str, rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Return rows that a function made, those of an inbox's table as messages: further ones have ids of their own."""
+    if not is_inbox_table(table):
+        return rows
+    further = pl.concat_str("message_id", pl.lit("-"), pl.col(ORDINAL).cast(pl.String))
+    message_id = pl.when(pl.col(ORDINAL) > 0).then(further).otherwise("message_id")
+    return rows.with_columns(message_id=message_id).select(list(project.message_tables[table].schema))
+
+
+def transformed_messages(project: Project, asset: str, messages: pl.DataFrame, pools: OpenPools) -> pl.DataFrame:
+    """Return the rows that a table's function makes of messages as they come; these themselves if it has none.
+
+    Positions count from the first of these messages, not of their day: `random()` is another than in the batch.
+    """
+    function = function_of(project, asset)
+    if function is None or messages.is_empty():
+        return messages
+    parts: list[pl.DataFrame] = []
+    for (day,), rows in messages.group_by(pl.col("time").dt.date(), maintain_order=True):
+        task = Task(project, day, Path())
+        shape, as_text = shape_of(task, asset, function, rows.lazy())
+        # around midnight messages of two days come in turns
+        pool = pools.pool(project, function, day, f"{asset} {day.toordinal() % 2}", asset)
+        parts += [shape.rows(rows.head(0), [], Outcome()), *through(pool, shape, as_text, [rows], Outcome())]
+    return _named(project, asset, pl.concat(parts).lazy()).collect()
 
 
 def run_function(
@@ -176,14 +218,14 @@ class OpenPools:
     def __init__(self) -> None:
         self._open: dict[str, tuple[str, Pool]] = {}
 
-    def pool(self, project: Project, function: FunctionSettings, day: date, name: str) -> Pool:
-        """Return the pool of a function for a day."""
+    def pool(self, project: Project, function: FunctionSettings, day: date, name: str, table: str = "") -> Pool:
+        """Return the pool of a function for a day; `table`: what its context says, the name unless given."""
         version = version_of([_version(project, function), str(day)])
         open_version, pool = self._open.get(name, ("", None))
         if pool is None or open_version != version:
             if pool is not None:
                 pool.__exit__()
-            pool = _pool(code_of(project, function), function, day, name)
+            pool = _pool(code_of(project, function), function, day, table or name)
             self._open[name] = version, pool
         return pool
 
@@ -236,7 +278,7 @@ def shape_of(
     """
     key = salt(task.project.lake.store, keep=keep)
     schema = rows.collect_schema()
-    keys = [name for name in keys_of(table) if name in schema]
+    keys = [name for name in (INBOX_COLUMNS if is_inbox_table(table) else keys_of(table)) if name in schema]
     shape = Shape(
         schema,
         {name: DTYPES[kind] for name, kind in function.columns.items()},
@@ -248,17 +290,18 @@ def shape_of(
     return shape, wide_integers(rows, [name for name in keys if schema[name].is_integer()])
 
 
-def pool_of(task: Task, table: str, function: FunctionSettings) -> Pool:
+def pool_of(task: Task, table: str, function: FunctionSettings, workers: int | None = None) -> Pool:
     """Return the processes of a table's function for a day."""
-    return _pool(code_of(task.project, function), function, task.day, table)
+    return _pool(code_of(task.project, function), function, task.day, table, workers)
 
 
-def _pool(code: Bundle, function: FunctionSettings, day: date, table: str) -> Pool:
+def _pool(code: Bundle, function: FunctionSettings, day: date, table: str, workers: int | None = None) -> Pool:
     """Return the processes of a function for a day: its clock is the end of that day."""
     end_of_day = datetime.combine(day + timedelta(days=1), time.min, UTC)
     return Pool(
         code,
         limits_of(function),
+        workers=workers,
         now=int(end_of_day.timestamp()) * 1000,
         seed=int(version_of([code.version, table, str(day)], 8), 16) & 0x7FFFFFFF,
         context={"table": table, "day": str(day)},
@@ -296,6 +339,33 @@ def try_rows(task: Task, table: str, file: str, rows: pl.LazyFrame) -> list[Tria
             state = "rejected" if rejected else "dropped" if outcome.dropped else ""
             undeclared = [f"column {name} is not declared and left out" for name in outcome.undeclared]
             trials.append(Trial(row.to_dicts()[0], rows_after, state, reason, [*outcome.log, *undeclared]))
+    return trials
+
+
+def try_profiles(project: Project, day: date, file: str, count: int) -> list[Trial]:
+    """Return what a file makes of the first profiles of a day, each by itself, as one of `functions.enrich`.
+
+    A profile is shown as the function gets it: without the columns that it and later ones make. Raises
+    MissingInputError if the profiles of the day are not made.
+    """
+    key, names = salt(project.lake.store, keep=False), list(project.settings.functions.enrich)
+    name = next((one for one in names if project.settings.functions.enrich[one].file == file), None)
+    function = FunctionSettings(file=file) if name is None else project.settings.functions.enrich[name]
+    later = [] if name is None else names[names.index(name) :]
+    made_later = {column for one in later for column in project.settings.functions.enrich[one].columns}
+    profiles = project.lake.scan(PROFILES, str(day)).head(count).drop(made_later, strict=False).collect()
+    declared = {column: DTYPES[kind] for column, kind in function.columns.items()}
+    as_text, trials = wide_integers(profiles.lazy(), []), []
+    with _pool(code_of(project, function), function, day, name or file, workers=1) as pool:
+        for profile in profiles.iter_slices(1):
+            outcome = Outcome()
+            after = enriched(pool, profile, declared, as_text, lambda value: hashed(value, key) or "", outcome)
+            rejected = next(iter(outcome.rejected_rows), None)
+            reason = f"{rejected['place']}: {rejected['reason']}".removeprefix(": ") if rejected else ""
+            undeclared = [f"column {one} is not declared and left out" for one in outcome.undeclared]
+            made = [] if rejected else after.select(list(declared)).to_dicts()
+            state = "rejected" if rejected else ""
+            trials.append(Trial(profile.to_dicts()[0], made, state, reason, [*outcome.log, *undeclared]))
     return trials
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from heap_assets.errors import no_such
 from heap_assets.pipelines import exports
-from heap_assets.pipelines.functions import Trial, transformed, try_rows
+from heap_assets.pipelines.functions import Trial, transformed, try_profiles, try_rows
+from heap_assets.pipelines.inbox import untransformed_day
 from heap_assets.pipelines.table import UNREADABLE, Table, Task, without_left_out
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import build_event_day, build_user_migrations, build_users
-from heap_assets.tables import USERS
+from heap_assets.tables import PROFILES, USERS, is_inbox_table
 
 
 def event_day(task: Task, table: str) -> Table:
@@ -31,13 +32,18 @@ def try_function(project: Project, file: str, table: str, day: date, count: int)
     FunctionFailedError
         The file cannot be run.
     """
-    if table not in project.event_tables:
-        raise no_such("event table", table, project.event_tables)
+    tables = [*project.event_tables, *project.message_tables, PROFILES]
+    if table not in tables:
+        raise no_such("event table", table, tables)
     with tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch:
         task = Task(project, day, Path(scratch))
-        return try_rows(
-            task, table, file, without_left_out(task, table, _unfiltered_day(task, table)).frame.head(count)
-        )
+        if table == PROFILES:
+            return try_profiles(project, day, file, count)
+        if is_inbox_table(table):
+            rows = untransformed_day(task, table).frame
+        else:
+            rows = without_left_out(task, table, _unfiltered_day(task, table)).frame
+        return try_rows(task, table, file, rows.head(count))
 
 
 def _unfiltered_day(task: Task, table: str) -> Table:

@@ -9,10 +9,13 @@ import polars as pl
 
 from heap_assets import clock
 from heap_assets.errors import MissingInputError
+from heap_assets.pipelines.catalogue import columns_since
+from heap_assets.pipelines.functions import transformed, with_function
 from heap_assets.pipelines.readiness import last_attempts
 from heap_assets.pipelines.table import BuiltTable, Table, Task
 from heap_assets.project import Project
 from heap_assets.sources.inbox import (
+    InboxDay,
     Part,
     build_message_day,
     day_inputs,
@@ -34,11 +37,21 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def message_day(task: Task, asset: str) -> Table:
-    """Return a day of a table of messages."""
+    """Return a day of a table of messages, as its function makes it."""
+    return transformed(task, asset, untransformed_day(task, asset))
+
+
+def untransformed_day(task: Task, asset: str) -> InboxDay:
+    """Return a day of a table of messages before its function."""
     inbox = task.project.settings.inbox
     assert inbox is not None
     table = task.project.message_tables[asset]
     return build_message_day(task.project.lake.store, table, task.day, timedelta(hours=inbox.ahead_hours))
+
+
+def message_inputs(project: Project, asset: str, day: date) -> Inputs:
+    """Return what a day of a table of messages would be built from now."""
+    return with_function(project, asset, day_inputs(project.lake.store, project.message_tables[asset], day))
 
 
 def folded_day(task: Task, asset: str) -> Table:
@@ -59,7 +72,7 @@ def folded_day(task: Task, asset: str) -> Table:
 
 
 def _columns(project: Project, asset: str) -> list[str]:
-    return [column.name for column in project.message_tables[asset].columns]
+    return project.message_tables[asset].own_columns
 
 
 def _rows_until(project: Project, asset: str, day: date) -> pl.LazyFrame:
@@ -116,7 +129,7 @@ def unbuilt_inbox_days(project: Project) -> dict[str, set[date]]:
 
 
 def _due(project: Project, asset: str, parts: dict[date, list[Part]], every: list[date]) -> Iterator[date]:
-    store, lake, table = project.lake.store, project.lake, project.message_tables[asset]
+    lake, since = project.lake, columns_since(project).get(asset, _NEVER)
     stored, attempts = lake.partitions(asset), last_attempts(project, asset)
     for day in every:
         tried = attempts.get(str(day), _NEVER)
@@ -124,10 +137,10 @@ def _due(project: Project, asset: str, parts: dict[date, list[Part]], every: lis
             if tried == _NEVER or _newest(parts, day) > tried:
                 yield day
             continue
-        if _rests(project, day, tried) or _newest(parts, day) + _MARGIN < tried:
+        if _rests(project, day, tried) or max(_newest(parts, day) + _MARGIN, since) < tried:
             continue
         partition = lake.find(asset, str(day))
-        if partition is None or partition.inputs.versions != dict(day_inputs(store, table, day).versions):
+        if partition is None or partition.inputs.versions != dict(message_inputs(project, asset, day).versions):
             yield day
 
 

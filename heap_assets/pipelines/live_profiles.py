@@ -22,7 +22,8 @@ from heap_assets.identity import LinkIndex, extract, identifier_hashes, resolve,
 from heap_assets.pipelines.behaviour import window, with_behaviour_and_audiences
 from heap_assets.pipelines.consent import consent_asset, with_consent_of_day
 from heap_assets.pipelines.events import Window
-from heap_assets.pipelines.functions import OpenPools
+from heap_assets.pipelines.functions import OpenPools, transformed_messages
+from heap_assets.pipelines.inbox import message_inputs
 from heap_assets.pipelines.live_rows import RowsOfPeople
 from heap_assets.pipelines.people import (
     merged_away,
@@ -35,7 +36,7 @@ from heap_assets.pipelines.readiness import identity_inputs
 from heap_assets.profiles import TraitSource, golden_records
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import without_own
-from heap_assets.sources.inbox import day_inputs, deciding_rows, fold_users, message_rows, parts_by_day, read_parts
+from heap_assets.sources.inbox import deciding_rows, fold_users, message_rows, parts_by_day, read_parts
 from heap_assets.storage import conform
 from heap_assets.tables import (
     CONFLICTS,
@@ -156,8 +157,7 @@ class LiveProfiles:
 
     def _is_current(self, asset: str, day: date) -> bool:
         stored = self._project.lake.find(asset, str(day))
-        table = self._project.message_tables[asset]
-        now = day_inputs(self._project.lake.store, table, day)
+        now = message_inputs(self._project, asset, day)
         return stored is not None and stored.inputs.versions == dict(now.versions)
 
     def _users_inputs(self) -> Mapping[str, str]:
@@ -171,7 +171,7 @@ class LiveProfiles:
         return users.inputs.versions if is_same else {}
 
     def _columns_of(self, asset: str) -> list[str]:
-        return [column.name for column in self._project.message_tables[asset].columns]
+        return self._project.message_tables[asset].own_columns
 
     def _kept_messages(self, asset: str, pending: Iterable[date]) -> Iterator[pl.DataFrame]:
         """Yield the messages of the base that users are folded from, or that count as events, without bodies."""
@@ -271,7 +271,8 @@ class LiveProfiles:
         fresh = raw.filter(pl.Series([self._is_new(one) for one in raw["message_id"]], dtype=pl.Boolean))
         rows = message_rows(table, fresh, timedelta(hours=inbox.ahead_hours), names=False).accepted
         day = pl.col("time").dt.date()
-        accepted = rows.filter((day >= self._project.settings.start_date) & (day <= clock.today()))
+        begun = rows.filter((day >= self._project.settings.start_date) & (day <= clock.today()))
+        accepted = transformed_messages(self._project, asset, begun, self._pools)
         if accepted.height:
             self._newest_day = max(self._newest_day, accepted.select(day.max()).item())
         return accepted

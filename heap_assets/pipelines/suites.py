@@ -103,7 +103,8 @@ def inbox_checks(project: Project, asset: str) -> list[Check]:
     mapped = project.settings.source_tables[asset]
     if asset in project.settings.snapshot_tables:
         return checks_for_folded_table(asset, key=mapped.key, thresholds=thresholds(project))
-    return checks_for_message_table(asset, key=mapped.key, thresholds=thresholds(project))
+    functions = checks_for_function(asset, thresholds(project)) if function_of(project, asset) else []
+    return [*checks_for_message_table(asset, key=mapped.key, thresholds=thresholds(project)), *functions]
 
 
 def dump_checks(project: Project) -> list[Check]:

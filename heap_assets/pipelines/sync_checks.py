@@ -129,7 +129,7 @@ def unknown_destinations(project: Project, *, make: bool = False) -> dict[str, s
 
 def _check_columns(project: Project, name: str, sync: SyncSettings, relation: str) -> None:
     if project.settings.inbox is not None and is_inbox_table(sync.source):
-        columns = table_columns(project.settings.inbox, sync.source)
+        columns = table_columns(project.settings.inbox, project.settings.functions, sync.source)
         for key, column in sync.named_columns():
             if column not in columns:
                 raise SettingsError(

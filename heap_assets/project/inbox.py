@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from heap_assets.config import IdentifierTypes, InboxSettings
+from heap_assets.config import FunctionsSettings, IdentifierTypes, InboxSettings
 from heap_assets.errors import SettingsError, did_you_mean
 from heap_assets.identity import ColumnMapping, Rules, SourceTable
 from heap_assets.sources.inbox import MessageColumn, MessageTable
@@ -19,15 +19,24 @@ _PAIRS = {"alias": ("previous_id", "user_id"), "identify": ("anonymous_id", "use
 """The two ids of one person that a call says."""
 
 
-def message_tables(inbox: InboxSettings) -> dict[str, MessageTable]:
+def message_tables(inbox: InboxSettings, functions: FunctionsSettings) -> dict[str, MessageTable]:
     """Return lake asset to what a table of messages holds."""
     return {
         inbox_asset(name): MessageTable(
             name,
             tuple(MessageColumn(own, one.path, one.type) for own, one in inbox.table(name).typed_columns().items()),
             is_webhook=name in inbox.sources,
+            added=_added(functions, inbox_asset(name)),
         )
         for name in inbox.message_tables
+    }
+
+
+def _added(functions: FunctionsSettings, asset: str) -> dict[str, str]:
+    return {
+        name: kind
+        for pattern in functions.patterns_of(asset)
+        for name, kind in functions.transform[pattern].columns.items()
     }
 
 
@@ -51,15 +60,18 @@ def _types_of_pair(name: str, identifiers: Mapping[str, IdentifierTypes]) -> tup
     return str(types[0]), str(types[1])
 
 
-def folded_columns(inbox: InboxSettings | None, table: str) -> list[str]:
+def folded_columns(inbox: InboxSettings | None, functions: FunctionsSettings, table: str) -> list[str]:
     """Return the columns of `inbox/users` or `inbox/accounts`."""
     messages, own = _FOLDED[table]
-    return [*own, *(name for name in (inbox.table(messages).columns if inbox else ()) if name not in own)]
+    names = [*inbox.table(messages).columns, *_added(functions, inbox_asset(messages))] if inbox else []
+    return list(dict.fromkeys([*own, *names]))
 
 
-def check_folded_column(inbox: InboxSettings | None, table: str, column: str, where: str) -> None:
+def check_folded_column(
+    inbox: InboxSettings | None, functions: FunctionsSettings, table: str, column: str, where: str
+) -> None:
     """Raise SettingsError, naming the key `where`, if a folded table has no such column."""
-    columns = folded_columns(inbox, table)
+    columns = folded_columns(inbox, functions, table)
     if column not in columns:
         messages = _FOLDED[table][0]
         raise SettingsError(
@@ -68,11 +80,11 @@ def check_folded_column(inbox: InboxSettings | None, table: str, column: str, wh
         )
 
 
-def table_columns(inbox: InboxSettings, table: str) -> list[str]:
+def table_columns(inbox: InboxSettings, functions: FunctionsSettings, table: str) -> list[str]:
     """Return the columns of any table of the inbox, by its asset."""
     if table in _FOLDED:
-        return folded_columns(inbox, table)
-    return [*INBOX_COLUMNS, *inbox.table(table.partition("/")[2]).columns]
+        return folded_columns(inbox, functions, table)
+    return [*INBOX_COLUMNS, *inbox.table(table.partition("/")[2]).columns, *_added(functions, table)]
 
 
 def mappings_of(identifiers: Mapping[str, IdentifierTypes], rules: Rules) -> tuple[ColumnMapping, ...]:

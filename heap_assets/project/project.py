@@ -299,7 +299,7 @@ class Project:
     @cached_property
     def message_tables(self) -> dict[str, MessageTable]:
         """Lake asset of every table of messages to what it holds."""
-        return {} if self.settings.inbox is None else message_tables(self.settings.inbox)
+        return {} if self.settings.inbox is None else message_tables(self.settings.inbox, self.settings.functions)
 
     def required(self, asset: str) -> bool:
         """Return whether identity waits for this snapshot table; of others an older day is carried forward."""
@@ -328,7 +328,7 @@ class Project:
                 table, _, column = source.partition(".")
                 if is_inbox_table(table):
                     where = f"profiles.traits.{name}.from[{index}]"
-                    check_folded_column(self.settings.inbox, table, column, where)
+                    check_folded_column(self.settings.inbox, self.settings.functions, table, column, where)
         for table in self.settings.heap.identifiers:
             catalogued = self.catalogue.columns(table)
             for mapping in self.heap_mappings(table, table) if catalogued is not None else ():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
 from heap_assets import clock
+from heap_assets.cli.functions import function
 from heap_assets.errors import SettingsError
 from heap_assets.pipelines.functions import OpenPools, check_functions, with_enriched
 from heap_assets.pipelines.people import profiles_of_day, profiles_version
@@ -125,3 +128,21 @@ def test_processes_stay_between_calls_until_the_code_is_another(world: World) ->
     assert not set(processes) & set(first[1])
     pools.close()
     assert pools.pool(project, tier, DAY, "tier").pids == []
+
+
+def test_a_function_of_profiles_is_tried(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.resolve(DAY)
+    monkeypatch.chdir(world.folder)
+    tried = CliRunner().invoke(function, ["test", "fit.js", "--table", "profiles", "--day", str(DAY), "--json"])
+    assert tried.exception is None or isinstance(tried.exception, SystemExit), tried.exception
+    assert tried.exit_code == 1, tried.output
+    trials = {one["before"]["heap_identity"]: one for one in json.loads(tried.output)}
+    assert not {"fit", "segment", "seen", "tier"} & trials["ann@x.example"]["before"].keys()
+    assert trials["ann@x.example"]["after"][0]["fit"] == 0.5
+    assert trials["cat@x.example"]["state"] == "rejected"
+    assert "cat@x.example" not in trials["cat@x.example"]["reason"]
+    of_tier = CliRunner().invoke(function, ["test", "tier.js", "--table", "profiles", "--day", str(DAY), "--json"])
+    shown = {one["before"]["heap_identity"]: one for one in json.loads(of_tier.output)}["ann@x.example"]
+    assert "tier" not in shown["before"]
+    assert "fit" in shown["before"], "what an earlier function made of it"
+    assert shown["after"][0]["tier"] in ("gold", "none")

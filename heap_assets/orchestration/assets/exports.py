@@ -11,6 +11,7 @@ from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.assets.heap_connect import day_landed
 from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
 from heap_assets.orchestration.failures import raising_failures
+from heap_assets.orchestration.rebuild_notices import record_changes
 from heap_assets.pipelines.exports import ExportChanges, changed_days, version_and_state
 from heap_assets.project import Project
 from heap_assets.tables import EXPORTS
@@ -72,6 +73,7 @@ def exports_sensor(project: Project, *, interval_seconds: int, status: dg.Defaul
     )
     @raising_failures
     def heap_exports(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        record_changes(context.instance, project)
         try:
             version, state = version_and_state(project)
         except HeapAssetsError as error:

@@ -56,11 +56,26 @@ class MessageTable:
     name: str
     columns: tuple[MessageColumn, ...] = ()
     is_webhook: bool = False
+    added: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Columns that a function adds, with their types; they are no part of how messages are read."""
 
     @property
     def schema(self) -> pl.Schema:
-        """Columns of the table: what every message has, and those of the settings before `body`."""
-        own = {column.name: TYPES[column.type] for column in self.columns}
+        """Columns of the table: what every message has, and those of the settings and of a function before `body`."""
+        return self._schema({**{column.name: column.type for column in self.columns}, **self.added})
+
+    @property
+    def read_schema(self) -> pl.Schema:
+        """Columns of the table as its messages have them."""
+        return self._schema({column.name: column.type for column in self.columns})
+
+    @property
+    def own_columns(self) -> list[str]:
+        """Names of the columns that not every message has."""
+        return list(dict.fromkeys([*(column.name for column in self.columns), *self.added]))
+
+    def _schema(self, types: Mapping[str, str]) -> pl.Schema:
+        own = {name: TYPES[kind] for name, kind in types.items() if name not in PART_SCHEMA}
         usual = dict(PART_SCHEMA)
         body = usual.pop("body")
         return pl.Schema({**usual, **own, "body": body})
@@ -169,7 +184,7 @@ def message_rows(table: MessageTable, messages: pl.DataFrame, ahead: timedelta, 
     )
     judged = typed.with_columns(why.alias(_WHY))
     rejected = judged.filter(pl.col(_WHY).is_not_null()).group_by(_WHY).len().sort(_WHY)
-    accepted = judged.filter(pl.col(_WHY).is_null()).select(list(table.schema))
+    accepted = judged.filter(pl.col(_WHY).is_null()).select(list(table.read_schema))
     accepted = accepted.sort("time", "received_at", "message_id")
     return MessageRows(
         accepted,
