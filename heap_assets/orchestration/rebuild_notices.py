@@ -14,8 +14,8 @@ def record_changes(instance: dg.DagsterInstance, project: Project) -> None:
 
     Each table whose function was edited is observed first, with the days that will be built again.
     """
-    noted, tables = noted_functions(project), (*project.event_tables, *project.message_tables)
-    if any((noted.get(name) or None) != function_version(project, name) for name in tables):
+    recorded, tables = noted_functions(project), (*project.event_tables, *project.message_tables)
+    if any((recorded.get(name) or None) != function_version(project, name) for name in tables):
         for rebuild in function_rebuilds(project):
             metadata: dict[str, int | str] = {
                 "days_built_again": len(rebuild.days),

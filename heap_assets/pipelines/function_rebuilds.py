@@ -43,10 +43,10 @@ def function_rebuilds(project: Project) -> list[FunctionRebuild]:
     Reads the footers of the days of those tables whose function was edited, given or taken away since all days were
     built, and of no others. Partitions that cannot be read are left out.
     """
-    noted = noted_functions(project)
+    recorded = noted_functions(project)
     named = {_asset(name): name for name in (*project.event_tables, *project.message_tables)}
     versions = {asset: function_version(project, name) for asset, name in named.items()}
-    edited = {asset for asset, name in named.items() if (noted.get(name) or None) != versions[asset]}
+    edited = {asset for asset, name in named.items() if (recorded.get(name) or None) != versions[asset]}
     if any(versions.values()):
         edited |= {*unbuilt_days(project), *unbuilt_inbox_days(project)} & {a for a, v in versions.items() if v}
     rebuilds = (_rebuild(project, asset, named[asset], versions[asset]) for asset in sorted(edited))
