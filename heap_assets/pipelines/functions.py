@@ -363,9 +363,9 @@ def try_profiles(project: Project, day: date, file: str, count: int) -> list[Tri
             rejected = next(iter(outcome.rejected_rows), None)
             reason = f"{rejected['place']}: {rejected['reason']}".removeprefix(": ") if rejected else ""
             undeclared = [f"column {one} is not declared and left out" for one in outcome.undeclared]
-            made = [] if rejected else after.select(list(declared)).to_dicts()
+            columns = [] if rejected else after.select(list(declared)).to_dicts()
             state = "rejected" if rejected else ""
-            trials.append(Trial(profile.to_dicts()[0], made, state, reason, [*outcome.log, *undeclared]))
+            trials.append(Trial(profile.to_dicts()[0], columns, state, reason, [*outcome.log, *undeclared]))
     return trials
 
 
