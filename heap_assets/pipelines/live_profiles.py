@@ -54,7 +54,7 @@ _IDENTIFY: Final = inbox_asset("identify")
 _GROUP: Final = inbox_asset("group")
 _REMEMBERED: Final = 500_000
 """At least so many ids of messages are remembered, so that one that comes again soon is not counted again."""
-_COMPACTED: Final = 300_000
+_COMPACTED: Final = 100_000
 """Links that are kept beside the index before it is built anew."""
 
 
