@@ -126,6 +126,7 @@ class HttpClient:
         self._allowed = allowed
         self._lock = threading.Lock()
         self._transports: dict[str | None, httpx.BaseTransport] = {}
+        self._proxies: dict[tuple[str, str], str | None] = {}
         for name in ("httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy"):
             if _QUIET not in logging.getLogger(name).filters:
                 logging.getLogger(name).addFilter(_QUIET)
@@ -187,8 +188,11 @@ class HttpClient:
     def _transport(self, url: httpx.URL) -> httpx.BaseTransport:
         if self._fixed is not None:
             return self._fixed
-        proxy = _proxy_of(url)
-        with self._lock:
+        with self._lock:  # to look through the environment takes a quarter of a call
+            host = (url.scheme, url.host)
+            if host not in self._proxies:
+                self._proxies[host] = _proxy_of(url)
+            proxy = self._proxies[host]
             if proxy not in self._transports:
                 self._transports[proxy] = _pooled(proxy, self._allowed)
             return self._transports[proxy]
