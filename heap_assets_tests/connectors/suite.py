@@ -161,7 +161,9 @@ class ConnectorSuite(ABC):
     def deployment(self, server: VendorServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> kit.Deployment:
         for name, value in self.secrets.items():
             monkeypatch.setenv(name, value)
-        return kit.Deployment.make(tmp_path, self.settings.replace("{url}", server.url))
+        deployment = kit.Deployment.make(tmp_path, self.settings.replace("{url}", server.url))
+        assert deployment.connector.dedupe.kind == self.dedupe
+        return deployment
 
     def rows(self, count: int = 5, version: int = 0) -> list[Row]:
         return [self.row(number, version) for number in range(count)]

@@ -15,6 +15,13 @@ Generated from the tests by `python -m heap_assets_tests.connectors.table`; do n
 Every connector passes one suite, against a local server that was written from the vendor's documents and keeps their
 rules. No connector was run against the vendor itself. A dash: there is no such case, for the reason below.
 """
+_AGAIN = "the row is sent again"
+_TWICE = {
+    "natural": ("does no harm", _AGAIN),
+    "window": ("is dropped for a while", f"{_AGAIN} in that time; later it is `unknown`"),
+    "none": ("counts twice", "the row is `unknown`, not sent again, and the check `nothing_unanswered` names it"),
+}
+"""By dedupe contract."""
 
 
 def suites() -> list[type[ConnectorSuite]]:
@@ -44,6 +51,8 @@ def page() -> str:
     ]
     for one, name in names.items():
         lines.append(f"| {name} | " + " | ".join("–" if case in one.missing() else "yes" for case in CASES) + " |")
+    lines.append("\n## A row that arrives twice\n\n| Connector | It | A lost answer |\n| --- | --- | --- |")
+    lines += [f"| {name} | {' | '.join(_TWICE[one.dedupe])} |" for one, name in names.items()]
     lines.append("\n## What does not exist there\n\n| Connector | Case | Why |\n| --- | --- | --- |")
     lines += [f"| {name} | `{case}` | {why} |" for one, name in names.items() for case, why in one.missing().items()]
     return "\n".join(lines) + "\n"
