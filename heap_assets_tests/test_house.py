@@ -30,6 +30,7 @@ ROOMS = {
     "profiles": "errors identity tables values yaml_core",
     "analytics": "errors profiles values yaml_core",
     "signals": "errors profiles values yaml_core",
+    "bi": "config",
     "sources.heap_connect": "errors redaction storage values yaml_core tables",
     "sources.warehouse": "config errors redaction storage values",
     "sources.heap_bigquery": "errors redaction sources.heap_connect sources.warehouse storage values",
@@ -42,7 +43,7 @@ ROOMS = {
     "report": "clock quality storage tables",
     "project": "activation analytics clock config errors http_client identity privacy profiles signals "
     "sources.heap_connect sources.inbox sources.warehouse storage tables",
-    "pipelines": "activation analytics clock config errors functions identity privacy profiles project quality "
+    "pipelines": "activation analytics bi clock config errors functions identity privacy profiles project quality "
     "redaction signals sources.heap_bigquery sources.heap_connect sources.inbox sources.warehouse storage tables "
     "values versions",
     "live": "activation clock config errors pipelines project sources.inbox storage tables",
@@ -53,7 +54,7 @@ ROOMS = {
     "history": "orchestration",
     "demo": "activation alerts clock config errors identity orchestration pipelines project quality "
     "sources.heap_connect tables yaml_core",
-    "cli": "activation analytics clock config demo errors identity live orchestration pipelines privacy project "
+    "cli": "activation analytics bi clock config demo errors identity live orchestration pipelines privacy project "
     "quality redaction report signals sources.heap_connect sources.warehouse storage tables values versions yaml_core",
 }
 """Every room with the rooms that it may import, in an order in which none imports a later one."""

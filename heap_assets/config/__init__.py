@@ -20,6 +20,7 @@ from heap_assets.config.operations import UI_VARIABLE, Alert, Host
 from heap_assets.config.privacy import ConsentSource, MaskingRule, PrivacySettings, RequestTable
 from heap_assets.config.reverse_etl import CensusSettings, HightouchSettings, ReverseEtlSync
 from heap_assets.config.schema import settings_schema
+from heap_assets.config.sql_location import SqlLocation
 from heap_assets.config.sync import (
     PROPERTIES,
     EventSettings,
@@ -73,6 +74,7 @@ __all__ = [
     "Settings",
     "Since",
     "SourceSettings",
+    "SqlLocation",
     "SyncSettings",
     "TargetSettings",
     "UpsertRules",

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from heap_assets.config.base import Cron, Owner, Section
 from heap_assets.config.heap import IdentifierTypes
+from heap_assets.config.sql_location import SqlLocation
 from heap_assets.tables import GRAPH, HEAP, PROFILES, RESERVED_SOURCES, is_source_name
 
 _zones = cache(available_timezones)
@@ -158,6 +159,11 @@ class TargetSettings(Section, ABC):
     @abstractmethod
     def container(self) -> str:
         """The dataset or schema that tables are published to."""
+
+    @property
+    @abstractmethod
+    def sql_location(self) -> SqlLocation:
+        """Where other programs find the tables."""
 
     def hosts(self) -> Iterator[str]:
         """Yield the hosts that publishing calls, as `host`, `host:port` or a URL."""

@@ -19,8 +19,10 @@ import dagster as dg
 import duckdb
 import yaml
 from dagster_dbt import DbtCliResource, DbtProject, dbt_assets
+from dbt.cli.main import dbtRunner
 
 from heap_assets import clock
+from heap_assets.bi import TOOLS
 from heap_assets.demo import write_company
 from heap_assets.demo.server_process import ServerProcess, running_server
 from heap_assets.orchestration.definitions import build_definitions
@@ -30,6 +32,7 @@ from heap_assets.pipelines.waiting import waits
 from heap_assets.project import Project, parse_settings
 from heap_assets.sources.heap_connect import Catalogue
 from heap_assets.storage import Lake
+from heap_assets_tests.bi.test_files import LAYER
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("crm_contacts", "billing_customers")
@@ -160,6 +163,22 @@ def _project(folder: Path) -> Project:
     return Project(parsed, Catalogue.load(ROOT / "heap_catalogue.yaml"), Lake.open(parsed.lake.url))
 
 
+def parsed_bi_files(folder: Path) -> dict[str, list[str]]:
+    """Parse the files of `heap-assets bi dbt` in a project of their own; return what dbt knows of."""
+    for name, text in TOOLS["dbt"](LAYER):
+        path = folder / "models" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for name in ("dbt_project.yml", "profiles.yml"):
+        shutil.copy(Path(__file__).parent / "project" / name, folder)
+    place = ["--project-dir", str(folder), "--profiles-dir", str(folder), "--warn-error"]
+    done = dbtRunner().invoke(["--quiet", "parse", *place])
+    if not done.success:
+        raise SystemExit(f"dbt parse failed: {done.exception or done.result}")
+    exposures = {exposure.name: exposure.depends_on.nodes for exposure in done.result.exposures.values()}
+    return {"sources": sorted(done.result.sources), **exposures}
+
+
 def _plans(heap: ServerProcess) -> list[str]:
     users = heap.state()["users"].values()
     return sorted(user["properties"]["Plan"] for user in users if "Plan" in user["properties"])
@@ -195,6 +214,7 @@ def main(folder: Path) -> None:
                     "plans": plans,
                     "second": second,
                     "changed_plans": _plans(heap),
+                    "bi": parsed_bi_files(folder / "bi"),
                     "lineage": location.lineage(sync, "Plan", models),
                 }
             )

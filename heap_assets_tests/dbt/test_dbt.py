@@ -58,3 +58,13 @@ def test_the_lineage_of_a_property_begins_in_the_source_of_the_model(followed: d
         "marts/billing_customers.plan",
         "billing/customers.plan",
     ]
+
+
+def test_dbt_parses_the_sources_and_exposures_of_what_is_published(followed: dict[str, Any]) -> None:
+    """dbt's own parser, with its warnings as errors."""
+    source = "source.acme.main."
+    assert followed["bi"] == {
+        "sources": [f"{source}people", f"{source}visits"],
+        "sync_crm": [f"{source}people"],
+        "sync_b": [f"{source}visits"],
+    }

@@ -196,6 +196,11 @@ class Publisher(ABC):
         preview = self._preview(publication.with_names(names), with_day(rows, day))
         return replace(preview, renamed=_renamed(names))
 
+    def column_names(self, publication: Publication, frame: pl.LazyFrame) -> dict[str, str]:
+        """Return the published name of every column that has a type yet; the target is not queried."""
+        names = self._names(publication, frame)
+        return {name: names[name] for name, dtype in frame.collect_schema().items() if not is_untyped(dtype)}
+
     def newest_published(self, table: str) -> date | None:
         """Return the newest day of a table that was published, None if none was; the target is not queried."""
         return next((day for day, _ in self._log.loads(table)), None)

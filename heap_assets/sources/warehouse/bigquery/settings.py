@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from heap_assets.config import GOOGLE_STORAGE, SourceSettings, TargetSettings, bigquery_hosts
+from heap_assets.config import GOOGLE_STORAGE, SourceSettings, SqlLocation, TargetSettings, bigquery_hosts
 from heap_assets.sources.warehouse.base import Warehouse
 from heap_assets.sources.warehouse.publish import Publisher
 from heap_assets.storage import Store
@@ -69,6 +69,12 @@ class BigQueryTarget(TargetSettings):
     @property
     def container(self) -> str:
         return self.dataset
+
+    @property
+    def sql_location(self) -> SqlLocation:
+        tableau = {"class": "bigquery", "CATALOG": self.project, "project": self.project, "authentication": "oauth"}
+        uri = f"bigquery://{self.project}/{self.dataset}"
+        return SqlLocation("bigquery", self.project, self.dataset, uri, tableau, qualifies=True)
 
     def hosts(self) -> Iterator[str]:
         yield from bigquery_hosts(self.endpoint)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from heap_assets.config import SourceSettings, TargetSettings
+from heap_assets.config import SourceSettings, SqlLocation, TargetSettings
 from heap_assets.sources.warehouse.base import AccessError, Warehouse
 from heap_assets.sources.warehouse.postgres.dsn import Dsn
 from heap_assets.sources.warehouse.publish import Publisher
@@ -46,6 +46,17 @@ class PostgresTarget(TargetSettings):
     @property
     def container(self) -> str:
         return self.schema_name
+
+    @property
+    def sql_location(self) -> SqlLocation:
+        dsn = Dsn.parse(self.dsn.get_secret_value())
+        host, _, port = (dsn.hosts or ["localhost:5432"])[0].rpartition(":")
+        database = dsn.server.rpartition("/")[2]
+        tableau = {"class": "postgres", "server": host, "port": port, "dbname": database}
+        uri = f"postgresql://{host}:{port}/{database}"
+        return SqlLocation(
+            "postgres", database, self.schema_name, uri, tableau | {"authentication": "username-password"}
+        )
 
     def hosts(self) -> Iterator[str]:
         yield from Dsn.parse(self.dsn.get_secret_value()).hosts

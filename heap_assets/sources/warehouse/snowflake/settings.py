@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from heap_assets.config import Section, SourceSettings, TargetSettings
+from heap_assets.config import Section, SourceSettings, SqlLocation, TargetSettings
 from heap_assets.errors import SettingsError
 from heap_assets.sources.warehouse.base import Warehouse
 from heap_assets.sources.warehouse.publish import Publisher
@@ -93,6 +93,14 @@ class SnowflakeTarget(_Account, TargetSettings):
     @property
     def container(self) -> str:
         return self.schema_name.upper()
+
+    @property
+    def sql_location(self) -> SqlLocation:
+        tableau = {"class": "snowflake", "server": next(self.hosts()), "dbname": self.database}
+        if self.warehouse:
+            tableau["warehouse"] = self.warehouse
+        uri = f"snowflake://{self.account}/{self.database}/{self.container}"
+        return SqlLocation("snowflake", self.database, self.container, uri, tableau, qualifies=True, is_upper=True)
 
     def open(self, store: Store, section: str) -> Publisher:
         account = self.account_in(section)
