@@ -19,6 +19,7 @@ from heap_assets.pipelines.publishing import (
     preview_day,
     publish_day,
     published_tables,
+    read_only_role,
 )
 from heap_assets.project import Project, open_project
 from heap_assets.sources.warehouse import Publisher, format_counts, format_renames
@@ -30,19 +31,35 @@ from heap_assets.sources.warehouse import Publisher, format_counts, format_renam
 @click.option("--day", "days", multiple=True, type=click.DateTime(["%Y-%m-%d"]), help="[default: all that are due]")
 @click.option("--dry-run", is_flag=True, help="Say what would be loaded and what would change; load nothing")
 @click.option("--force", is_flag=True, help="Load also what was loaded already; needs --day")
+@click.option("--read-only-role", "role", metavar="NAME", help="Print SQL for a role that may only read; no load")
+@click.option("--execute", is_flag=True, help="With --read-only-role: run that SQL as the user who publishes")
 @json_option
 def publish(
-    targets: Sequence[str], assets: Sequence[str], days: Sequence[datetime], dry_run: bool, force: bool, as_json: bool
+    targets: Sequence[str],
+    assets: Sequence[str],
+    days: Sequence[datetime],
+    dry_run: bool,
+    force: bool,
+    role: str | None,
+    execute: bool,
+    as_json: bool,
 ) -> None:
     """Publish to the warehouses of the settings: every day that is built and was not published as it now is."""
     if force and not days:
         raise click.UsageError("--force needs --day: name the days to load again")
+    if execute and role is None:
+        raise click.UsageError("--execute needs --read-only-role: it runs that role's SQL")
+    if role is not None and (assets or days or dry_run):
+        raise click.UsageError("--read-only-role publishes nothing: it goes with --target and --execute alone")
     project = open_project()
     configured = project.settings.publish
     if unknown := [name for name in targets if name not in configured]:
         raise SettingsError(f"publish has no target {unknown[0]!r}. Targets: {', '.join(configured) or 'none'}")
     if not configured:
         raise SettingsError("there is no `publish:` section in the settings: docs/warehouse.md shows one")
+    if role is not None:
+        _make_role(project, targets or list(configured), role, execute=execute, as_json=as_json)
+        return
     outcomes = []
     for target in targets or configured:
         publisher = open_publisher(project, target)
@@ -56,6 +73,21 @@ def publish(
     if as_json:
         print_json(outcomes)
     raise SystemExit(1 if any(outcome["status"] == "failed" for outcome in outcomes) else 0)
+
+
+def _make_role(project: Project, targets: Sequence[str], role: str, *, execute: bool, as_json: bool) -> None:
+    rows = [
+        {"target": target, "statement": statement, "executed": execute}
+        for target in targets
+        for statement in read_only_role(project, target, role, execute=execute)
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        click.echo(f"{row['statement']};")
+    done = "was run; the role has no password yet" if execute else "was not run: --execute runs it"
+    click.echo(f"This {done}.", err=True)
 
 
 def _outcomes(

@@ -219,6 +219,12 @@ def make_views(project: Project, publisher: Publisher, target: str) -> list[str]
     return publisher.resolve_views(published, into=into, on=ResolvedOn(migrations, graph))
 
 
+def read_only_role(project: Project, target: str, role: str, *, execute: bool) -> list[str]:
+    """Return the statements that let a role read what a target has, and nothing else; run them if asked to."""
+    views = project.settings.publish[target].resolved_views if resolvable(project, target) else None
+    return open_publisher(project, target).read_only_role(role, views, execute=execute)
+
+
 def _newest(publisher: Publisher, table: str) -> date | None:
     day = publisher.newest_intact(table)
     if day is None and (published_on := publisher.newest_published(table)):

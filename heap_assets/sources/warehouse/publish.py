@@ -278,6 +278,22 @@ class Publisher(ABC):
         self._log.withdraw(table, day, load_id)
         return True
 
+    def read_only_role(self, role: str, views: str | None, *, execute: bool) -> list[str]:
+        """Return the statements that let a role read what is published, and nothing else; run them if asked to.
+
+        Parameters
+        ----------
+        views
+            Schema of the `heap_resolved` views, if there are any.
+
+        Raises
+        ------
+        PublishError
+            If the engine has no such statements here, or the role would have more rights.
+        """
+        del role, views, execute
+        raise PublishError(f"{self.target}: who may read is granted in its console; roles are written for PostgreSQL")
+
     @abstractmethod
     def exists(self, table: str) -> bool:
         """Whether the target has the table."""

@@ -24,6 +24,7 @@ from heap_assets.sources.warehouse.names import LONGEST_IN_POSTGRES
 from heap_assets.sources.warehouse.postgres.dsn import Dsn
 from heap_assets.sources.warehouse.postgres.errors import reason
 from heap_assets.sources.warehouse.postgres.evolution import becomes_double, joined
+from heap_assets.sources.warehouse.postgres.reading_role import reading_role
 from heap_assets.sources.warehouse.postgres.types import copy_column
 from heap_assets.sources.warehouse.publish import (
     Preview,
@@ -213,6 +214,13 @@ class PostgresPublisher(Publisher):
             cursor.execute(f"SELECT obj_description(to_regclass({view}), 'pg_class')")
             [(origin,)] = cursor.fetchall()
         return str(origin or "")
+
+    def read_only_role(self, role: str, views: str | None, *, execute: bool) -> list[str]:
+        with self._transaction() as cursor:
+            statements = reading_role(cursor, role, [self.schema, *([views] if views else [])])
+            for statement in statements if execute else ():
+                cursor.execute(statement)
+        return statements
 
     def preflight(self) -> list[Permission]:
         try:

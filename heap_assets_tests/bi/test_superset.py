@@ -1,0 +1,37 @@
+"""Superset's own importer takes the files, and takes them twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from heap_assets.bi import TOOLS
+from heap_assets_tests.bi.test_files import EVENTS, LAYER, PEOPLE
+from heap_assets_tests.environments import UnavailableError, environment
+
+
+@pytest.mark.skipif(
+    "HEAP_ASSETS_SUPERSET" not in os.environ, reason="HEAP_ASSETS_SUPERSET=1 installs Superset: minutes"
+)
+def test_superset_imports_the_files_and_updates_them(tmp_path: Path) -> None:
+    try:
+        venv = environment("superset", "apache-superset>=6.1,<7", "psycopg2-binary")
+    except UnavailableError as missing:
+        pytest.skip(f"{missing}: Superset's importer was NOT tried")
+    for name, text in TOOLS["superset"](LAYER):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace("duckdb://", "postgresql://127.0.0.1:9/none"))
+    command = [str(venv / "bin" / "python"), str(Path(__file__).with_name("superset_import.py")), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    imported = json.loads(done.stdout.splitlines()[-1])
+    joined = len(EVENTS.columns) + len(PEOPLE.columns)
+    assert imported == {
+        "databases": 1,
+        "tables": {"visits": [joined, 2, True], "people": [len(PEOPLE.columns), 2, True]},
+    }
