@@ -49,7 +49,7 @@ def make(role: str, *more: str) -> Result:
 def test_the_role_reads_what_is_published_and_later_and_may_do_nothing_else(
     project: Project, postgres: str, reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    role = re.findall(r"//(\w+)@", reader)[0]
+    role, owner = (re.findall(r"//(\w+)@", address)[0] for address in (reader, postgres))
     early = make(role)
     assert isinstance(early.exception, PublishError)
     assert "heap_assets is not there yet: publish first" in str(early.exception)
@@ -82,7 +82,7 @@ def test_the_role_reads_what_is_published_and_later_and_may_do_nothing_else(
             "CREATE TABLE heap_assets.own (a int)",
             "CREATE SCHEMA own",
             "CREATE ROLE own",
-            "SET ROLE postgres",
+            f"SET ROLE {owner}",
         ):
             cursor.execute("SET default_transaction_read_only = off")
             with pytest.raises(psycopg2.errors.InsufficientPrivilege):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adbc_driver_postgresql import dbapi
+from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 
 from heap_assets.sources.warehouse.publish import PublishError
 from heap_assets.values import sql_identifier, sql_literal
