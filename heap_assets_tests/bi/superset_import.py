@@ -23,12 +23,13 @@ def main(folder: Path) -> None:
     from superset.app import create_app
 
     with create_app().app_context():
+        from flask_appbuilder import Model
         from superset.commands.dataset.importers.v1 import ImportDatasetsCommand
         from superset.connectors.sqla.models import SqlaTable
         from superset.extensions import db
         from superset.models.core import Database
 
-        db.create_all()
+        Model.metadata.create_all(db.engine)
         contents = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.yaml")}
         for _ in range(2):
             ImportDatasetsCommand(dict(contents), overwrite=True).run()

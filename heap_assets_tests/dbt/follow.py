@@ -169,8 +169,10 @@ def parsed_bi_files(folder: Path) -> dict[str, list[str]]:
         path = folder / "models" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    for name in ("dbt_project.yml", "profiles.yml"):
-        shutil.copy(Path(__file__).parent / "project" / name, folder)
+    project = yaml.safe_load((Path(__file__).parent / "project" / "dbt_project.yml").read_text())
+    del project["models"]  # of models that are not here, which dbt warns of
+    (folder / "dbt_project.yml").write_text(yaml.safe_dump(project))
+    shutil.copy(Path(__file__).parent / "project" / "profiles.yml", folder)
     place = ["--project-dir", str(folder), "--profiles-dir", str(folder), "--warn-error"]
     done = dbtRunner().invoke(["--quiet", "parse", *place])
     if not done.success:
