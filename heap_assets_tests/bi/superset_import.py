@@ -24,15 +24,21 @@ def main(folder: Path) -> None:
 
     with create_app().app_context():
         from flask_appbuilder import Model
+        from superset import security_manager
         from superset.commands.dataset.importers.v1 import ImportDatasetsCommand
         from superset.connectors.sqla.models import SqlaTable
         from superset.extensions import db
         from superset.models.core import Database
+        from superset.utils.core import override_user
 
         Model.metadata.create_all(db.engine)
+        security_manager.sync_role_definitions()
+        admin = security_manager.find_role("Admin")
+        user = security_manager.add_user("admin", "A", "B", "a@b.example", admin, password="x")
         contents = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.yaml")}
-        for _ in range(2):
-            ImportDatasetsCommand(dict(contents), overwrite=True).run()
+        with override_user(user):
+            for _ in range(2):
+                ImportDatasetsCommand(dict(contents), overwrite=True).run()
         tables = {
             table.table_name: [len(table.columns), len(table.metrics), bool(table.sql)]
             for table in db.session.query(SqlaTable).all()
