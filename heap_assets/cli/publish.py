@@ -86,8 +86,8 @@ def _make_role(project: Project, targets: Sequence[str], role: str, *, execute: 
         return
     for row in rows:
         click.echo(f"{row['statement']};")
-    done = "was run; the role has no password yet" if execute else "was not run: --execute runs it"
-    click.echo(f"This {done}.", err=True)
+    outcome = "was run; the role has no password yet" if execute else "was not run: --execute runs it"
+    click.echo(f"This {outcome}.", err=True)
 
 
 def _outcomes(

@@ -27,11 +27,12 @@ def main(folder: Path) -> None:
         from superset import security_manager
         from superset.commands.dataset.importers.v1 import ImportDatasetsCommand
         from superset.connectors.sqla.models import SqlaTable
-        from superset.extensions import db
+        from superset.extensions import appbuilder, db
         from superset.models.core import Database
         from superset.utils.core import override_user
 
         Model.metadata.create_all(db.engine)
+        appbuilder.add_permissions(update_perms=True)
         security_manager.sync_role_definitions()
         admin = security_manager.find_role("Admin")
         user = security_manager.add_user("admin", "A", "B", "a@b.example", admin, password="x")

@@ -40,6 +40,7 @@ WITHOUT_A_TABLE = {
     *("erase confirm", "erase cancel", "erase lift"),
 }
 ARGUMENTS = {
+    "bi": ["dbt"],
     "diff": [str(ROOT / "heap_assets.yaml")],
     "reset": ["pageviews", "--yes"],
     "rows": ["profiles", "unique_keys"],
