@@ -19,7 +19,7 @@ from heap_assets_tests.environments import UnavailableError, environment
 )
 def test_superset_imports_the_files_and_updates_them(tmp_path: Path) -> None:
     try:
-        venv = environment("superset", "apache-superset>=6.1,<7", "flask-caching<2.4", "psycopg2-binary")
+        venv = environment("superset", "apache-superset>=6.1,<7", "flask-caching<2.4", "cachetools", "psycopg2-binary")
     except UnavailableError as missing:
         pytest.skip(f"{missing}: Superset's importer was NOT tried")
     for name, text in TOOLS["superset"](LAYER):
