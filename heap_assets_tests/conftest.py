@@ -23,11 +23,15 @@ from heap_assets import redaction
 
 pytest.register_assert_rewrite("heap_assets_tests.connectors.kit", "heap_assets_tests.connectors.suite")
 os.environ["NUMBA_BOUNDSCHECK"] = "1"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else hundreds of processes would each compile the package
 os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parent.parent / ".numba_cache")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    longest = ("/end_to_end/", "/foreign/", "/dbt/", "/machines/", "/torture/", "test_tutorial", "test_wheel")
+    longest = (
+        *("/end_to_end/", "/foreign/", "/dbt/", "/machines/", "/torture/", "test_tutorial", "test_wheel"),
+        *("test_timeline", "test_spark", "test_against_retentioneering", "test_upgrade", "/live/", "test_queries"),
+    )
     items.sort(key=lambda item: not any(name in item.nodeid for name in longest))
 
 
