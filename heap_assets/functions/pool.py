@@ -22,7 +22,7 @@ _log = logging.getLogger("heap_assets.functions")
 
 RESULT, DROPPED, SPLIT, REJECTED = 0, 1, 2, 3
 _SHARE: Final = 16
-_TRIES: Final = 4
+_TRIES: Final = 8
 """Of a row whose process died: by itself or by another's hand, which only trying tells apart."""
 
 
