@@ -35,8 +35,8 @@ dev: $(READY) ## Open the Dagster UI on that state (http://localhost:3000)
 	@$(BIN)/heap-assets dev
 
 WORKERS  ?= 4
-test: $(DEV) ## Run the tests, WORKERS at once (4: on two cores, as half of their time is waiting for processes and servers)
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+test: $(DEV) ## Run the tests, of one room with ROOM=, WORKERS at once (4: on two cores, as half of their time is waiting for processes and servers)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(ROOM),heap_assets_tests/$(ROOM))
 
 test-long: $(DEV) ## All examples of the properties, and 2,000 random tables, each in a process of its own (an hour)
 	@HEAP_ASSETS_LONG=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $$(grep -rl "examples import examples" heap_assets_tests)
