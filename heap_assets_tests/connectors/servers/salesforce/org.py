@@ -94,6 +94,8 @@ class SalesforceServer(Query, Records, Bulk, VendorServer):
     def _check_refresh(self, form: dict[str, str]) -> None:
         if form.get("client_id") != self.client_id or form.get("client_secret") not in (None, self.client_secret):
             raise self._no_grant("invalid_client", "client id and secret are those of the app")
+        if "refresh_token" not in form:
+            raise self._no_grant("invalid_request", "a grant by refresh token names one")
         if self.refreshing:
             self.refreshing -= 1
             told = {"error": "invalid_grant", "error_description": "token request is already being processed"}
