@@ -85,7 +85,7 @@ AS_JSON = (
     *("sql select(timestamptz'2026-11-20T01:00:00+01:00')moment", "status", "check"),
 )
 WRITING = {
-    *("init", "report", "reset", "demo", "dev", "live", "warm", "catalogue accept", "decide", "function new"),
+    *("bi", "init", "report", "reset", "demo", "dev", "live", "warm", "catalogue accept", "decide", "function new"),
     *("sync run", "sync confirm", "sync retry", "sync resend", "sync forget"),
     *("person export", "erase request", "erase confirm", "erase cancel", "erase run", "erase lift"),
 }
