@@ -198,11 +198,15 @@ def _claimed(tables: IdentityTables) -> pl.LazyFrame:
             pl.concat_list("value").alias("identifiers"),
             "profiles",
             pl.format(
-                "{} profiles claim it: {} refused links from {}", pl.col("profiles").list.len(), "links", "sources"
+                "{} profiles claim it: {} refused from {}", pl.col("profiles").list.len(), _number_of_links(), "sources"
             ).alias("evidence"),
             pl.lit("nobody").alias("decision"),
         )
     )
+
+
+def _number_of_links() -> pl.Expr:
+    return pl.format("{} {}", "links", pl.when(pl.col("links") == 1).then(pl.lit("link")).otherwise(pl.lit("links")))
 
 
 def _refused(tables: IdentityTables) -> pl.LazyFrame:
@@ -236,8 +240,8 @@ def _refused(tables: IdentityTables) -> pl.LazyFrame:
         "identifiers",
         "profiles",
         pl.format(
-            "{} links from {} say that they are one person; a profile may hold {} {}, these are {}",
-            "links", "sources", "limit", "limited_type", pl.col("identifiers").list.len(),
+            "one person by {} from {}; a profile may hold {} {}, these are {}",
+            _number_of_links(), "sources", "limit", "limited_type", pl.col("identifiers").list.len(),
         ).alias("evidence"),
         pl.lit("same").alias("decision"),
     )  # fmt: skip
