@@ -174,11 +174,8 @@ class LiveLoop:
         """Return messages that other services brought into the lake since this was asked last."""
         self._polled_at = time.monotonic()
         lately = self._lately_landed()
-        parts, listed = (
-            [part for part in lately if part.info.key not in self._taken_parts],
-            {p.info.key for p in lately},
-        )
-        self._taken_parts = listed
+        parts = [part for part in lately if part.info.key not in self._taken_parts]
+        self._taken_parts = {part.info.key for part in lately}
         self._has_peers = self._has_peers or not all(part.is_merged for part in parts)
         if not self._has_peers:
             return {}  # what was put together is our own

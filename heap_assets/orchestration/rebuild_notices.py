@@ -3,9 +3,8 @@
 import dagster as dg
 
 from heap_assets.orchestration.checks import asset_key
-from heap_assets.pipelines.catalogue import note_changes, noted_functions
-from heap_assets.pipelines.function_rebuilds import function_rebuilds
-from heap_assets.pipelines.functions import function_version
+from heap_assets.pipelines.catalogue import note_changes
+from heap_assets.pipelines.function_rebuilds import edited_functions, function_rebuilds
 from heap_assets.project import Project
 
 
@@ -14,8 +13,7 @@ def record_changes(instance: dg.DagsterInstance, project: Project) -> None:
 
     Each table whose function was edited is observed first, with the days that will be built again.
     """
-    recorded, tables = noted_functions(project), (*project.event_tables, *project.message_tables)
-    if any((recorded.get(name) or None) != function_version(project, name) for name in tables):
+    if edited_functions(project):
         for rebuild in function_rebuilds(project):
             metadata: dict[str, int | str] = {
                 "days_built_again": len(rebuild.days),

@@ -37,16 +37,21 @@ class FunctionRebuild:
         return f"{self.asset}: {count} will be built again ({span}), as {why}"
 
 
+def edited_functions(project: Project) -> set[str]:
+    """Return the tables whose function is another than when changes were noted last, or is new or gone."""
+    recorded, tables = noted_functions(project), (*project.event_tables, *project.message_tables)
+    return {name for name in tables if (recorded.get(name) or None) != function_version(project, name)}
+
+
 def function_rebuilds(project: Project) -> list[FunctionRebuild]:
     """Return the tables with days that their function, as it is now, did not make.
 
     Reads the footers of the days of those tables whose function was edited, given or taken away since all days were
     built, and of no others. Partitions that cannot be read are left out.
     """
-    recorded = noted_functions(project)
     named = {_asset(name): name for name in (*project.event_tables, *project.message_tables)}
     versions = {asset: function_version(project, name) for asset, name in named.items()}
-    edited = {asset for asset, name in named.items() if (recorded.get(name) or None) != versions[asset]}
+    edited = {_asset(name) for name in edited_functions(project)}
     if any(versions.values()):
         edited |= {*unbuilt_days(project), *unbuilt_inbox_days(project)} & {a for a, v in versions.items() if v}
     rebuilds = (_rebuild(project, asset, named[asset], versions[asset]) for asset in sorted(edited))

@@ -220,7 +220,7 @@ def test_two_runs_at_once_the_second_fails_at_once_and_names_the_first(heap: Ser
 
 
 def test_an_interrupted_run_stops_sending_before_its_lease_is_gone(heap: ServerProcess, lake: Store) -> None:
-    heap.fail({"kind": "slow", "seconds": 0.5})
+    heap.fail({"kind": "slow", "seconds": 0.1})
 
     def interrupt_once_it_sends() -> None:
         deadline = time.monotonic() + 30
@@ -234,7 +234,7 @@ def test_an_interrupted_run_stops_sending_before_its_lease_is_gone(heap: ServerP
         kit.send(heap, lake, kit.people(800), batch_rows=10)
     interrupter.join()
     sent = kit.requests(heap)
-    time.sleep(0.6)
+    time.sleep(0.3)
     assert kit.requests(heap) == sent
     assert runs(lake, "users")["status"].to_list() == ["stopped"]
     heap.fail()

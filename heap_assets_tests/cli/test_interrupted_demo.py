@@ -13,7 +13,7 @@ import pytest
 
 from heap_assets_tests.end_to_end.dagster_process import ROOT, free_port, until
 
-_PATIENCE_SECONDS = 300
+_PATIENCE_SECONDS = 90
 
 
 def _group_is_gone(group: int, process: subprocess.Popen[bytes]) -> bool | None:

@@ -48,7 +48,7 @@ ATTACKS = {
     "endless loop that catches": ("for (;;) { try { for (;;) {} } catch {} }", "processor time"),
     "catastrophic regular expression": ("return { a: /^(a+)+$/.test('a'.repeat(60) + 'b') }", "processor time"),
     "arrays that grow": ("const a = []; for (;;) a.push(new Array(1000).fill(1))", "memory|processor"),
-    "typed arrays": ("const a = []; for (;;) a.push(new Uint8Array(64 << 20))", "memory|processor"),
+    "typed arrays": ("const a = []; for (;;) a.push(new Uint8Array(64 << 20))", "memory"),
     "memory that is caught": (
         "const a = []; try { for (;;) a.push('x'.repeat(1 << 20) + a.length) } catch {} throw 1",
         "",

@@ -15,10 +15,11 @@ from polars.testing import assert_frame_equal
 
 from heap_assets.pipelines.live_profiles import LiveProfiles
 from heap_assets.sources.inbox import read_parts, stored_parts
+from heap_assets_tests.examples import examples
 from heap_assets_tests.live.inbox_world import INBOX, InboxWorld, build
 from heap_assets_tests.pipelines.delivery_world import BEFORE, DAY, NOW, at
 
-SEEDS = int(os.environ.get("HEAP_ASSETS_LIVE_SEEDS", "3"))
+SEEDS = int(os.environ.get("HEAP_ASSETS_LIVE_SEEDS", examples(8)))
 PEOPLE = ["c-ann", "c-bob", "c-cat", "c-dan", "c-eve", "c-fay", "c-gus"]
 VISITORS = [f"v{n}" for n in range(9)]
 EMAILS = ["ann@x.example", "bob@x.example", "eve@y.example", "desk@y.example", "gus@y.example"]
