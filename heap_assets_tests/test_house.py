@@ -150,6 +150,13 @@ def test_no_file_is_longer_than_450_lines() -> None:
     assert not {path: lines for path, lines in lengths.items() if lines > 450}
 
 
+def test_no_file_of_a_connector_is_longer_than_250_lines() -> None:
+    room = PACKAGE / "activation" / "connectors"
+    shared = {room / name for name in ("base.py", "rows.py", "tracking_plan.py")}  # of all kinds, or of no kind
+    lengths = {str(path): len(path.read_text().splitlines()) for path in room.rglob("*.py") if path not in shared}
+    assert not {path: lines for path, lines in lengths.items() if lines > 250}
+
+
 _ADDRESSES = re.compile(
     r"\.ctypes\b|ctypes\.(?:c_|cast|POINTER|pointer|addressof|mem|string_at)|\bfrom_address\b|\.address\b"
     r"|\binttoptr\b|\bptrtoint\b|\bcarray\b|\bfarray\b|__array_interface__"

@@ -23,7 +23,7 @@ from heap_assets.activation.connectors.segment import SegmentSource
 from heap_assets.activation.connectors.segment_group import SegmentGroup
 from heap_assets.activation.connectors.segment_identify import SegmentIdentify
 from heap_assets.activation.connectors.segment_reidentify import SegmentReidentify
-from heap_assets.activation.connectors.segment_track import SegmentTrack
+from heap_assets.activation.connectors.segment_track.rows import SegmentTrack
 from heap_assets.activation.connectors.webhook import Webhook, WebhookSettings
 from heap_assets_tests.hostile_server import REFUSES, TAKES, Hostile, hostile_server
 

@@ -14,7 +14,7 @@ from heap_assets.activation.connectors.segment import SegmentSource
 from heap_assets.activation.connectors.segment_group import SegmentGroup
 from heap_assets.activation.connectors.segment_identify import SegmentIdentify
 from heap_assets.activation.connectors.segment_reidentify import SegmentReidentify, reidentify_rows
-from heap_assets.activation.connectors.segment_track import SegmentTrack, track_rows
+from heap_assets.activation.connectors.segment_track.rows import SegmentTrack, track_rows
 from heap_assets.demo.server_process import ServerProcess
 from heap_assets.errors import SettingsError
 from heap_assets.storage import Store

@@ -25,7 +25,7 @@ from heap_assets.activation.connectors.heap_user_properties import HeapUserPrope
 from heap_assets.activation.connectors.segment import SegmentSource
 from heap_assets.activation.connectors.segment_group import SegmentGroup
 from heap_assets.activation.connectors.segment_identify import SegmentIdentify
-from heap_assets.activation.connectors.segment_track import SegmentTrack
+from heap_assets.activation.connectors.segment_track.rows import SegmentTrack
 from heap_assets.activation.connectors.webhook import Webhook, WebhookSettings
 from heap_assets.activation.engine.http_client import Transport
 from heap_assets.activation.engine.spec import Mode

@@ -137,7 +137,7 @@ class TestIntercomContacts(_Intercom):
     ) -> None:
         del server.attributes["seats"]
         tried = {one.name: one.passed for one in deployment.connector.preflight()}
-        names = {f"attribute {name}": name != "seats" for name in ("plan", "seats", "is_pql", "trial_end_at")}
+        names = {f"attribute {name}": name != "seats" for name in ("name", "plan", "seats", "is_pql", "trial_end_at")}
         assert tried == {"login": True} | names
 
 

@@ -18,6 +18,11 @@ def is_numeric(column: pl.DataType) -> bool:
     return column.is_numeric()
 
 
+def is_integer(column: pl.DataType) -> bool:
+    """Whether a column has whole numbers."""
+    return column.is_integer()
+
+
 def may_be_number(column: pl.DataType) -> bool:
     """Whether a column has numbers, or texts that may be some."""
     return column.is_numeric() or column == pl.String
@@ -31,6 +36,11 @@ def is_boolean(column: pl.DataType) -> bool:
 def is_time(column: pl.DataType) -> bool:
     """Whether a column has dates or times, or texts that may be some."""
     return column.is_temporal() or column == pl.String
+
+
+def is_date(column: pl.DataType) -> bool:
+    """Whether a column has dates, or texts that may be some."""
+    return column in (pl.Date, pl.String)
 
 
 def is_text(column: pl.DataType) -> bool:
@@ -55,13 +65,13 @@ class Fields:
     ) -> Iterator[Permission]:
         """Yield a result for each mapped field. `kinds`: types of the fields there; `columns`: of what they are sent.
 
-        A column whose type is not known yet fits.
+        A column whose type is not known yet fits, and so does one without any value.
         """
         for name in names:
             kind, column = kinds.get(name), columns.get(name)
             if kind is None:
                 yield Permission(f"{self.noun} {name}", False, "it is missing", self.remedy)
-            elif column is not None and not self.takes.get(kind.lower(), takes_any)(column):
+            elif column not in (None, pl.Null) and not self.takes.get(kind.lower(), takes_any)(column):
                 detail = f"is of type {kind}, and its column of {column}"
                 yield Permission(f"{self.noun} {name}", False, detail, "map a column of that type")
             else:

@@ -10,6 +10,9 @@ from heap_assets_tests.connectors.servers.core import Answer, Call, Job, Limit, 
 from heap_assets_tests.connectors.servers.zendesk_tickets import Tickets
 
 USER = {"external_id": str, "name": str, "user_fields": dict}
+_TEXTS = ("phone", "alias", "details", "notes", "locale", "time_zone", "signature", "remote_photo_url")
+OWN = USER | dict.fromkeys(_TEXTS, str) | {"organization_id": int, "default_group_id": int, "tags": list}
+OWN |= {"verified": bool, "shared_phone_number": bool}
 
 
 class ZendeskServer(Tickets, VendorServer):
@@ -182,6 +185,10 @@ class ZendeskServer(Tickets, VendorServer):
         email = user.get("email")
         if email is not None and (not isinstance(email, str) or "@" not in email or " " in email):
             return f"Email: {email} is not properly formatted"
+        for name, kind in OWN.items():
+            value = user.get(name)
+            if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+                return f"{name}: is of type {kind.__name__}"
         for name, value in user.get("user_fields", {}).items():
             # a field that does not exist is ignored, and nobody is told
             if name in self.user_fields and value is not None and not self._fits(name, value):

@@ -19,6 +19,7 @@ from heap_assets.activation.connectors.intercom.workspace import (
     ToIntercom,
     why,
 )
+from heap_assets.activation.connectors.preflight import Fields, is_boolean, is_integer, is_numeric, is_text
 from heap_assets.activation.engine.destination import Destination, Row
 from heap_assets.activation.engine.exchange import Exchange, Request, Step
 from heap_assets.activation.engine.spec import Mode
@@ -28,9 +29,25 @@ from heap_assets.sources.warehouse import Permission
 
 _AT_ONCE, _PAGE = 15, 150
 _CONFLICT = 409
-_STANDARD = frozenset(
-    {"external_id", "email", "name", "phone", "avatar", "signed_up_at", "last_seen_at", "owner_id"}
-) | {"unsubscribed_from_emails"}
+_STANDARD: Mapping[str, str] = {
+    **dict.fromkeys(("external_id", "email", "name", "phone", "avatar"), "string"),
+    **dict.fromkeys(("signed_up_at", "last_seen_at"), "date"),
+    "owner_id": "integer",
+    "unsubscribed_from_emails": "boolean",
+}
+"""Intercom's own properties of a contact, with their types."""
+_FIELDS = Fields(
+    "attribute",
+    "make it in Settings, People data",
+    {
+        "string": lambda column: is_text(column) and not column.is_temporal(),
+        "integer": is_integer,
+        "float": is_numeric,
+        "boolean": is_boolean,
+        "date": lambda column: column.is_temporal() or column.is_integer(),
+    },
+)
+"""Times are sent as seconds, and no texts are."""
 _HAS_ID = re.compile(r"\bid=([0-9a-f]+)")
 _NO_CONTACT = RowVerdict("no_match", "Intercom has no contact with this key")
 _Hits = dict[str, list[str]]
@@ -79,16 +96,13 @@ class IntercomContactsConnector(PeopleConnector[IntercomContactsSync]):
         return IntercomContacts(self.settings)
 
     def preflight(self) -> Iterator[Permission]:
-        """Try the login, and whether each custom attribute exists."""
+        """Try the login, and whether each attribute exists and takes what its column has."""
         with self.api() as api:
             answer = api.call(self.destination().call("/data_attributes?model=contact", method="GET"))
         yield Permission("login", passed=True, detail="attributes can be read")
-        names = {one["name"] for one in answer.json["data"] if one.get("api_writable", True)}
-        for name in sorted(self.settings.properties.keys() - _STANDARD):
-            detail, remedy = (
-                ("it is there", "") if name in names else ("it is missing", "make it in Settings, People data")
-            )
-            yield Permission(f"attribute {name}", name in names, detail, remedy)
+        writable = [one for one in answer.json["data"] if one.get("api_writable", True)]
+        kinds = {**{str(one["name"]): str(one.get("data_type", "")) for one in writable}, **_STANDARD}
+        yield from _FIELDS.tried(self.settings.properties, kinds, self.column_types())
 
 
 class IntercomContacts(IntercomApi, Destination):

@@ -20,6 +20,12 @@ from heap_assets.config import VendorSettings
 
 MISSING_STATUSES = frozenset({404, 410})
 PAGE = 500
+_OF_BOTH = {"name": "varchar", "owner_id": "int", "visible_to": "int"}
+STANDARD: Mapping[str, Mapping[str, str]] = {
+    "persons": {**_OF_BOTH, "org_id": "int", "marketing_status": "varchar"},
+    "organizations": _OF_BOTH,
+}
+"""Pipedrive's own fields that are written, with the type of custom field that takes the same."""
 _THROTTLED, _FORBIDDEN = 429, 403
 _COSTS = {"search": 20, "list": 10, "GET": 1, "POST": 5, "PATCH": 5}
 """Tokens of a call; Pipedrive's documents only say that a search costs most."""

@@ -14,12 +14,14 @@ from heap_assets import clock
 from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
 from heap_assets.activation.connectors.pipedrive.company import (
     MISSING_STATUSES,
+    STANDARD,
     CompanyField,
     PipedriveDestination,
     ToPipedrive,
     outcome,
     why,
 )
+from heap_assets.activation.connectors.pipedrive.preflight import KEY_TYPES, tried
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Exchange, Request
 from heap_assets.activation.engine.prepare import VALUE
@@ -29,8 +31,6 @@ from heap_assets.config import PROPERTIES, Match, MatchSettings
 from heap_assets.sources.warehouse import Permission
 
 _AT_ONCE, _HITS, _VARCHAR = 10, 100, 255
-_STANDARD = frozenset({"name", "owner_id", "visible_to", "org_id", "marketing_status"})
-_OF_PERSONS = frozenset({"org_id", "marketing_status"})
 _LISTS = frozenset({"id", "email", "emails", "phone", "phones", "label_ids", "custom_fields"})
 """What a write would replace, with what people have added."""
 R = TypeVar("R", bound="PipedriveRecordsSync")
@@ -98,14 +98,13 @@ class PipedriveConnector(PeopleConnector[R], Generic[R]):
         """Return what makes requests of rows."""
 
     def preflight(self) -> Iterator[Permission]:
-        """Try the login, and whether each custom field exists."""
+        """Try the login, the key's field, and whether each field exists and takes what its column has."""
         destination = self.destination()
         with self.api() as api:
-            fields = api.through(destination.fields())
+            custom = api.through(destination.fields())
         yield Permission("login", passed=True, detail="fields can be read")
-        for name in destination.custom:
-            detail = "it is there" if name in fields else "it is missing"
-            yield Permission(f"field {name}", name in fields, detail, "make it in Settings, Data fields")
+        kinds = {**{name: field.type for name, field in custom.items()}, **destination.standard}
+        yield from tried(destination.key_of_ours, self.settings.properties, kinds, self.column_types())
 
 
 class PipedrivePersonsConnector(PipedriveConnector[PipedrivePersonsSync]):
@@ -141,9 +140,10 @@ class PipedriveRecords(PipedriveDestination):
             key_units=_VARCHAR,
             forbidden_names=_LISTS | {self._key.lower()},
         )
-        self._standard = _STANDARD if is_person else _STANDARD - _OF_PERSONS
+        self.standard = STANDARD[self.of]
         self._key_is_plain = self._key == ("email" if is_person else "name")
-        self.custom = sorted({*settings.properties, *([] if self._key_is_plain else [self._key])} - self._standard)
+        self.key_of_ours = None if self._key_is_plain else self._key
+        self._custom = sorted({*settings.properties, *filter(None, [self.key_of_ours])} - self.standard.keys())
         self._longest, self._lag = settings.longest_varchar, timedelta(minutes=settings.search_lag_minutes)
         self._fields: dict[str, CompanyField] | None = None
         self._recent: dict[str, list[str]] | None = None
@@ -160,17 +160,17 @@ class PipedriveRecords(PipedriveDestination):
         return faults
 
     def element(self, row: Row) -> dict[str, Any]:
-        standard = {n: v for n, v in row.values.items() if n in self._standard and not (n == "name" and v is None)}
-        custom = {name: value for name, value in row.values.items() if name not in self._standard}
+        standard = {n: v for n, v in row.values.items() if n in self.standard and not (n == "name" and v is None)}
+        custom = {name: value for name, value in row.values.items() if name not in self.standard}
         return standard | ({"custom_fields": custom} if custom else {})
 
     def exchange(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Exchange:
         if self._fields is None:
             self._fields = yield from self.fields()
         fields = self._fields
-        if missing := [name for name in self.custom if name not in fields]:
+        if missing := [name for name in self._custom if name not in fields]:
             return Verdict(rest="not_applied", stop=f"Pipedrive has no custom field {missing[0]!r} of {self.of}")
-        if not self._key_is_plain and fields[self._key].type not in ("varchar", "text"):
+        if not self._key_is_plain and fields[self._key].type not in KEY_TYPES:
             return Verdict(rest="not_applied", stop=f"key_field {self._key!r} of Pipedrive is not of type text")
         verdicts: dict[int, RowVerdict] = {}
         for i, row in enumerate(rows):

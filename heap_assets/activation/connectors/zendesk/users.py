@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import polars as pl
 from pydantic import Field, model_validator
 
 from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
+from heap_assets.activation.connectors.preflight import Fields, is_boolean, is_date, is_integer, is_numeric, is_text
 from heap_assets.activation.connectors.zendesk.account import ToZendesk, ZendeskApi
 from heap_assets.activation.connectors.zendesk.read import ZendeskSource
 from heap_assets.activation.engine.destination import BaseDestination, Row
@@ -24,9 +26,26 @@ _ROWS, _KEY = 100, 255
 _NOT_FOUND = 404
 _SLOWER, _SLOWEST = 2.0, 10.0
 """Polls come so many times less often each time, up to so many times."""
-_STANDARD = frozenset(
-    {"name", "email", "phone", "alias", "details", "notes", "organization_id", "locale", "time_zone", "signature"}
-) | {"external_id", "tags", "verified", "default_group_id", "remote_photo_url", "shared_phone_number"}
+_TEXTS = ("external_id", "name", "email", "phone", "alias", "details", "notes", "locale", "time_zone", "signature")
+_STANDARD: Mapping[str, str] = {
+    **dict.fromkeys((*_TEXTS, "remote_photo_url"), "text"),
+    **dict.fromkeys(("organization_id", "default_group_id"), "integer"),
+    **dict.fromkeys(("verified", "shared_phone_number"), "checkbox"),
+    "tags": "list of texts",
+}
+"""Zendesk's own properties of a user, with the type of user field that takes the same."""
+_FIELDS = Fields(
+    "user field",
+    "make it in the Admin Center, People, User fields",
+    {
+        **dict.fromkeys(("text", "textarea", "regexp", "tagger"), is_text),
+        "integer": is_integer,
+        "decimal": is_numeric,
+        "checkbox": is_boolean,
+        "date": is_date,
+        "list of texts": lambda column: column == pl.List(pl.String),
+    },
+)
 _NEVER = frozenset({"id", "role", "custom_role_id", "suspended", "user_fields", "skip_verify_email"})
 _REQUIRED = ("name", "email")
 _NO_USER = re.compile(r"not.?found|does not exist", re.IGNORECASE)
@@ -85,18 +104,15 @@ class ZendeskUsersConnector(PeopleConnector[ZendeskUsersSync]):
         return ZendeskUsers(self.settings)
 
     def preflight(self) -> Iterator[Permission]:
-        """Try the login, and whether each user field exists."""
+        """Try the login, and whether each user field exists and takes what its column has."""
         destination = self.destination()
         with self.api() as api:
-            names = api.through(destination.fields())
+            kinds = api.through(destination.fields())
         yield Permission("login", passed=True, detail="user fields can be read")
-        for name in destination.own_fields(self.settings.properties):
-            yield Permission(
-                f"user field {name}",
-                name in names,
-                "it is there" if name in names else "it is missing",
-                "make it in the Admin Center, People, User fields",
-            )
+        columns, own = self.column_types(), destination.own_fields(self.settings.properties)
+        yield from _FIELDS.tried(sorted(own), kinds, columns)
+        standard = sorted(self.settings.properties.keys() - own)
+        yield from replace(_FIELDS, noun="property").tried(standard, _STANDARD, columns)
 
 
 class ZendeskUsers(ZendeskApi, BaseDestination):
@@ -109,7 +125,7 @@ class ZendeskUsers(ZendeskApi, BaseDestination):
         self._key, self._poll = settings.identifier, settings.poll_seconds
         self._creates, self._mails = settings.match_policy == "upsert", settings.verification_mails
         self._own = self.own_fields(settings.properties)
-        self._known: frozenset[str] | None = None
+        self._known: Mapping[str, str] | None = None
         super().__init__(settings, batch_rows=_ROWS, key_units=_KEY, forbidden_names=_NEVER | {self._key})
 
     @property
@@ -139,9 +155,7 @@ class ZendeskUsers(ZendeskApi, BaseDestination):
     def exchange(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Exchange:
         if self._own and self._known is None:
             self._known = yield from self.fields()
-        missing = {
-            i: sorted(self._own & row.filled.keys() - (self._known or frozenset())) for i, row in enumerate(rows)
-        }
+        missing = {i: sorted(self._own & row.filled.keys() - (self._known or {}).keys()) for i, row in enumerate(rows)}
         answer = yield self.request(elements, rows)
         if not answer.accepted:
             return Verdict(rest="not_applied", reason=reason_of(answer))
@@ -183,14 +197,15 @@ class ZendeskUsers(ZendeskApi, BaseDestination):
     @staticmethod
     def own_fields(properties: Mapping[str, str]) -> frozenset[str]:
         """Return the properties that are user fields."""
-        return frozenset(properties) - _STANDARD
+        return frozenset(properties) - _STANDARD.keys()
 
-    def fields(self) -> Generator[Request, Response, frozenset[str]]:
-        """Ask for the keys of all user fields: what is written to others is ignored, and nobody is told."""
-        keys, page = set[str](), 1
+    def fields(self) -> Generator[Request, Response, Mapping[str, str]]:
+        """Ask for key and type of all user fields: what is written to others is ignored, and nobody is told."""
+        kinds, page = dict[str, str](), 1
         while page:
             url = f"{self.url}/api/v2/user_fields.json?per_page={_ROWS}&page={page}"
             document = (yield Request(url, method="GET")).json
-            keys |= {str(field["key"]) for field in document["user_fields"] if field.get("active", True)}
+            fields = [field for field in document["user_fields"] if field.get("active", True)]
+            kinds |= {str(field["key"]): str(field.get("type", "")) for field in fields}
             page = page + 1 if document.get("next_page") else 0
-        return frozenset(keys)
+        return kinds

@@ -8,36 +8,28 @@ from datetime import date
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import polars as pl
 from pydantic import Field
 
 from heap_assets.activation.connectors.base import Connector
 from heap_assets.activation.connectors.rows import (
-    newest,
-    newest_profiles_day,
-    newest_users,
-    profiles_by_identifier,
     suppressed_users,
 )
 from heap_assets.activation.connectors.segment import (
     SegmentDeletion,
-    SegmentDestination,
     SegmentSource,
     ToSegmentUser,
     anonymous_id,
 )
+from heap_assets.activation.connectors.segment_track.rows import SegmentTrack, event_key, track_rows
+from heap_assets.activation.connectors.segment_track.users import segment_identities
 from heap_assets.activation.connectors.tracking_plan import TrackingPlan
 from heap_assets.activation.engine.addressing import Addressed, no_addresses
-from heap_assets.activation.engine.destination import Row
-from heap_assets.activation.engine.events import derived_id, event_faults
-from heap_assets.activation.engine.spec import Mode
 from heap_assets.config import Since
 from heap_assets.errors import SettingsError
-from heap_assets.functions import ORDINAL
-from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID, without_suppressed
-from heap_assets.sources.heap_connect import without_own
+from heap_assets.identity import HEAP_USER_ID, without_suppressed
 from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS, heap_asset
 from heap_assets.values import apart, set_apart
 from heap_assets.versions import version_of
@@ -200,7 +192,7 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
         keys: list[str] = []
         for day in self.deployment.lake.partitions(asset) if users else ():
             rows = self.deployment.lake.scan(asset, day).filter(pl.col("user_id").is_in(users))
-            keys.extend(rows.select(_event_key(rows)).collect()["event_key"].drop_nulls())
+            keys.extend(rows.select(event_key(rows)).collect()["event_key"].drop_nulls())
         return keys
 
     def _users_of(self, people: Collection[str]) -> list[int]:
@@ -213,43 +205,8 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
 
     @cached_property
     def identities(self) -> pl.LazyFrame:
-        """`user_id`, `identity`: Segment's userId of each Heap user; read once.
-
-        It is that of the user's profile in the newest graph, chosen as for Identify, so that one person has one userId.
-        Users that are not in the graph yet have Heap's own identity, migrations followed; a shared user has none.
-        """
-        day = newest_profiles_day(self.deployment)
-        if day is None and self.settings.user_id != HEAP_IDENTITY:
-            raise SettingsError(
-                f"sync.{self.name}.user_id is {self.settings.user_id!r}, but no graph has been resolved yet"
-            )
-        users = self._graph_users(day)
-        people = pl.DataFrame(schema={"profile_id": pl.String(), "identity": pl.String()})
-        if day is not None:
-            rows = profiles_by_identifier(self.deployment, self.settings.user_id, "one", day).rows
-            people = rows.select("profile_id", identity="key").collect()
-        resolved = users.join(people, on="profile_id").select("user_id", "identity")
-        if self.settings.user_id == HEAP_IDENTITY:
-            decided = pl.concat([resolved["user_id"], users.filter(pl.col("profile_id").is_null())["user_id"]])
-            own = self._heap_identities().collect()
-            resolved = pl.concat([resolved, own.filter(~pl.col("user_id").is_in(decided.implode()))])
-        suppressed = self._suppressed
-        allowed = resolved.filter(~pl.col("user_id").is_in(suppressed["user_id"].implode()))
-        return (
-            allowed.filter(~pl.col("identity").is_in(suppressed["identity"].drop_nulls().implode()))
-            .sort("user_id")
-            .lazy()
-        )
-
-    def _graph_users(self, day: date | None) -> pl.DataFrame:
-        """Return `user_id`, `profile_id` of the Heap users in the graph; null for shared ones."""
-        if day is None:
-            return pl.DataFrame(schema={"user_id": pl.Int64(), "profile_id": pl.String()})
-        users = self.deployment.lake.scan(GRAPH, str(day)).filter(pl.col("identifier_type") == HEAP_USER_ID)
-        return users.select(
-            user_id=pl.col("identifier").cast(pl.Int64, strict=False),
-            profile_id=pl.when(~pl.col("shared")).then("profile_id"),
-        ).collect()
+        """`user_id`, `identity`: Segment's userId of each Heap user; read once."""
+        return segment_identities(self.deployment, self.name, self.settings.user_id, self._suppressed)
 
     @cached_property
     def _suppressed(self) -> pl.DataFrame:
@@ -264,77 +221,12 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
         counts = pl.collect_all([events.select(pl.len()), allowed.select(pl.len())])
         return allowed, counts[0].item() - counts[1].item()
 
-    def _heap_identities(self) -> pl.LazyFrame:
-        users = newest_users(self.deployment)
-        homes = users.filter(pl.col("migrated_to").is_null()).select("user_id", "identity").drop_nulls()
-        migrated = newest(self.deployment, MIGRATIONS).select(user_id="from_user_id", home="resolved_to").drop_nulls()
-        joined = migrated.join(homes, left_on="home", right_on="user_id").select("user_id", "identity")
-        return pl.concat([homes, joined])
-
     def _events(self, table: str, day: date) -> pl.LazyFrame:
         return self.deployment.lake.scan(heap_asset(table), str(day))
 
     def _event_name(self, table: str) -> str:
         entry = self.deployment.catalogue.tables.get(table)
         return self.settings.event_names.get(table) or (entry.display_name if entry else "") or table
-
-
-class SegmentTrack(SegmentDestination):
-    """Sends events as Track, each once; a resend has the same messageId and is dropped by Segment.
-
-    Rows need `key` or `anonymous_id`, `event_key`, `event`; `time` is optional ISO 8601 text.
-
-    `table`: name of the event table; with the event key it makes the messageId.
-    """
-
-    kind = "segment_track"
-    mode = Mode.INSERT
-    required = ("event_key", "event")
-    optional = ("anonymous_id", "time")
-
-    def __init__(self, source: SegmentSource, *, table: str) -> None:
-        super().__init__(source)
-        self._table = table
-
-    def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
-        return {**super().invalid_rows(rows), **event_faults(rows, 1024)}
-
-    def element(self, row: Row) -> dict[str, Any]:
-        message_id = "heap_assets-" + derived_id(self._table, row.key)
-        message = {**self._addressed("track", row, message_id), "event": row.extra["event"]}
-        if row.extra.get("time") is not None:
-            message["timestamp"] = row.extra["time"]
-        return {**message, "properties": dict(row.values), "integrations": {"Heap": False}}
-
-
-def track_rows(events: pl.LazyFrame, name: str, identities: pl.LazyFrame, app_id: str) -> pl.LazyFrame:
-    """Turn rows of a Heap event table into Track rows, without the events that we sent to Heap ourselves.
-
-    `events`: `event_id`, `user_id`, `time`, then properties. `identities`: `user_id` Int64, `identity` String: who a
-    user is today, migrations followed.
-
-    `key` is the identity, null for anonymous users; `anonymous_id` is the original user_id, named by environment
-    (heap.md 4), so that Segment can join it later.
-    """
-    people = (
-        identities.select("user_id", key="identity").drop_nulls().unique("user_id", keep="first", maintain_order=True)
-    )
-    joined = without_own(events).drop("key", strict=False).join(people, on="user_id", how="left", maintain_order="left")
-    return joined.with_columns(
-        anonymous_id=anonymous_id(app_id, pl.col("user_id")),
-        event_key=_event_key(joined),
-        event=pl.lit(name),
-        time=pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"),
-    ).unique("event_key", keep="first", maintain_order=True)
-
-
-def _event_key(events: pl.LazyFrame) -> pl.Expr:
-    """Return the key of an event: its id, and the ordinal of further rows that a function made of it."""
-    event_id = pl.col("event_id").cast(pl.String)
-    if ORDINAL not in events.collect_schema():
-        return event_id.alias("event_key")
-    further = pl.when(pl.col(ORDINAL) > 0).then(pl.concat_str(event_id, pl.lit("-"), pl.col(ORDINAL).cast(pl.String)))
-    return pl.coalesce(further, event_id).alias("event_key")
 
 
 def _is_selected(name: str, patterns: Iterable[str]) -> bool:

@@ -1,37 +1,26 @@
-"""Amplitude: user properties by Identify, and events in batches whose refusal names the rows and takes none of them."""
+"""A project of Amplitude: where it is, what its refusals say (they take no row), and the deletion of people."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
-from typing import Any, Literal
-from urllib.parse import quote_plus
+from typing import Any
 
 import polars as pl
 from pydantic import Field, SecretStr
 
 from heap_assets.activation.connectors.deletion import Calls, Deleted, Deletion, DeletionApi, json_call, refused
-from heap_assets.activation.connectors.inputs import (
-    EventRowConnector,
-    EventRowSettings,
-    PeopleConnector,
-    RecordSettings,
-)
 from heap_assets.activation.engine.auth import ApiKey, Basic
-from heap_assets.activation.engine.destination import BaseDestination, Dedupe, Row
-from heap_assets.activation.engine.events import derived_id, event_faults, unix_ms
+from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.limits import Limits, Rate
-from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, Verdict, reason_of
-from heap_assets.config import PROPERTIES, Region, VendorSettings
+from heap_assets.config import Region, VendorSettings
 
 _HOSTS: Mapping[str, str] = {"us": "https://api2.amplitude.com", "eu": "https://api.eu.amplitude.com"}
 _DELETION: Mapping[str, str] = {"us": "https://amplitude.com", "eu": "https://analytics.eu.amplitude.com"}
-_EVENTS, _EVENT_BYTES, _USERS, _USER_BYTES = 2_000, 19 << 20, 200, 300_000
-_TEXT, _SHORTEST_ID, _PER_USER = 1_024, 5, 1_000
-_WEEK = 7 * 86_400.0
+LONGEST_TEXT, SHORTEST_ID = 1_024, 5
 _THROTTLED_FOR = timedelta(seconds=30)
 _JUNK = frozenset(
     ("anonymous", "nil", "none", "null", "n/a", "na", "undefined", "unknown", "{}", "lmy47d", "0", "-1")
@@ -41,7 +30,7 @@ _FAULTS = {
     "events_with_missing_fields": "is missing",
     "events_with_invalid_id_lengths": "is too short",
 }
-_UNTRIED = "with its API key Amplitude has no call that only looks, and any property and event is made when it comes"
+UNTRIED = "with its API key Amplitude has no call that only looks, and any property and event is made when it comes"
 
 
 class ToAmplitude(VendorSettings):
@@ -63,42 +52,6 @@ class ToAmplitude(VendorSettings):
     def url(self) -> str:
         """The address that is called."""
         return (self.base_url or _HOSTS[self.region.value]).rstrip("/")
-
-
-class AmplitudeUsersSync(RecordSettings, ToAmplitude):
-    """User properties of Amplitude, by user id.
-
-    **To create there:** nothing; the project's API key.
-
-    **What is matched:** the key with the user id. Amplitude makes users that it does not know, and shows new values
-    only after the user's next event.
-
-    **What can be refused:** ids below 5 characters, placeholders as ids, and texts above 1,024 characters, which
-    Amplitude would cut: they are not sent. Values that are gone are unset; one of country, region, city and dma resets
-    the other three.
-
-    **Never run against Amplitude itself,** and not said in its documents: how many users an Identify call may hold.
-    """
-
-    kind: Literal["amplitude_users"] = "amplitude_users"
-    properties: dict[str, str] = PROPERTIES
-
-
-class AmplitudeEventsSync(EventRowSettings, ToAmplitude):
-    """Rows of a table as events of Amplitude, each once.
-
-    **To create there:** nothing; the project's API key.
-
-    **What is matched:** nothing. For 7 days Amplitude drops a second event with the same `insert_id`.
-
-    **What can be refused:** ids below `min_id_length` and placeholders are not sent. Events of a user who has too many
-    wait: 30 seconds, or until the next day (UTC) after 500,000 in one.
-
-    **Never run against Amplitude itself.**
-    """
-
-    kind: Literal["amplitude_events"] = "amplitude_events"
-    min_id_length: int = Field(default=_SHORTEST_ID, ge=1, description="Fewest characters of a user id")
 
 
 class AmplitudeDeletion(Deletion):
@@ -134,28 +87,6 @@ class AmplitudeDeletion(Deletion):
         return Deleted("complete" if is_done else "pending", request_id)
 
 
-class AmplitudeUsersConnector(PeopleConnector[AmplitudeUsersSync]):
-    """Rows to users."""
-
-    settings_model = AmplitudeUsersSync
-    untried = _UNTRIED
-    deletes = AmplitudeDeletion
-
-    def destination(self, table: str = "") -> AmplitudeUsers:
-        return AmplitudeUsers(self.settings)
-
-
-class AmplitudeEventsConnector(EventRowConnector[AmplitudeEventsSync]):
-    """Rows to events."""
-
-    settings_model = AmplitudeEventsSync
-    untried = _UNTRIED
-    deletes = AmplitudeDeletion
-
-    def destination(self, table: str = "") -> AmplitudeEvents:
-        return AmplitudeEvents(self.settings)
-
-
 class AmplitudeDestination(BaseDestination):
     """Base of the destinations at Amplitude; `shortest_id`: fewest characters of a user id."""
 
@@ -166,8 +97,8 @@ class AmplitudeDestination(BaseDestination):
         self._project = hashlib.sha256(key.encode()).hexdigest()[:16]
         plan, users = settings.events_per_second, limits.pop("rates", ())
         self.limits = Limits(
-            key_units=_TEXT,
-            value_units=_TEXT,
+            key_units=LONGEST_TEXT,
+            value_units=LONGEST_TEXT,
             junk_keys=_JUNK,
             rates=(*users, *([Rate(plan, 1)] if plan else ())),
             shared_by=f"amplitude:{self.url}:{self._project}" if plan else "",
@@ -199,53 +130,6 @@ class AmplitudeDestination(BaseDestination):
         if throttled := _throttled_rows(response):
             return Verdict(_later(response, rows, throttled), "not_applied")
         return Verdict(dict(_refused(response)), "not_applied", reason_of(response))
-
-
-class AmplitudeUsers(AmplitudeDestination):
-    """Sets and unsets user properties."""
-
-    def __init__(self, settings: AmplitudeUsersSync) -> None:
-        super().__init__(settings, _SHORTEST_ID, batch_rows=_USERS, batch_bytes=_USER_BYTES)
-
-    def element(self, row: Row) -> dict[str, Any]:
-        cleared = dict.fromkeys(row.cleared, "-")
-        changes = {operator: value for operator, value in (("$set", row.filled), ("$unset", cleared)) if value}
-        return {"user_id": row.key, "user_properties": changes}
-
-    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
-        body = b"identification=" + quote_plus(b"[" + b",".join(elements) + b"]").encode()
-        return Request(f"{self.url}/identify", body, headers={"Content-Type": "application/x-www-form-urlencoded"})
-
-
-class AmplitudeEvents(AmplitudeDestination):
-    """Uploads events; one with the same `insert_id` counts once within a week."""
-
-    mode = Mode.INSERT
-    required = ("event_key", "event")
-    optional = ("time",)
-    dedupe = Dedupe("window", _WEEK)
-
-    def __init__(self, settings: AmplitudeEventsSync) -> None:
-        rates = (Rate(_PER_USER, 1, per_key=True),)
-        super().__init__(settings, settings.min_id_length, batch_rows=_EVENTS, batch_bytes=_EVENT_BYTES, rates=rates)
-        self._source = settings.source
-
-    def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
-        return {**event_faults(rows, _TEXT), **super().invalid_rows(rows)}
-
-    def element(self, row: Row) -> dict[str, Any]:
-        event = {
-            "user_id": row.person,
-            "event_type": row.extra["event"],
-            "insert_id": derived_id(self._source, row.key),
-        }
-        if row.extra.get("time") is not None:
-            event["time"] = unix_ms(row.extra["time"])
-        return {**event, "event_properties": row.filled}
-
-    def request(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Request:
-        options = b'],"options":{"min_id_length":%d}}' % self._shortest_id
-        return Request(f"{self.url}/batch", b'{"events":[' + b",".join(elements) + options)
 
 
 def _refused(response: Response) -> Iterator[tuple[int, RowVerdict]]:

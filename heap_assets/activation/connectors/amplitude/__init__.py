@@ -1,0 +1,1 @@
+"""Amplitude: user properties and events."""

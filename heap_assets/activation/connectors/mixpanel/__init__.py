@@ -1,0 +1,1 @@
+"""Mixpanel: profiles of users and of groups, and events."""

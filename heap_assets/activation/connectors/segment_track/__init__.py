@@ -1,0 +1,1 @@
+"""Segment's Track: rows of Heap's event tables."""
