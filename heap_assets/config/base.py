@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
+from functools import cache
 from typing import Annotated, Final
+from zoneinfo import available_timezones
 
 from croniter import CroniterError, croniter  # type: ignore[import-untyped]
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
@@ -57,6 +59,20 @@ Day = Annotated[date, BeforeValidator(_day)]
 
 Cron = Annotated[str, AfterValidator(_cron)]
 """A schedule that Dagster can keep."""
+
+
+_zones = cache(available_timezones)
+"""Their names, which are read from many files."""
+
+
+def _time_zone(value: str) -> str:
+    if value not in _zones():
+        raise ValueError("a name of the time zone database, such as UTC or America/New_York")
+    return value
+
+
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+"""A time zone by its name."""
 
 
 def _owner(value: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from enum import StrEnum
@@ -10,10 +11,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from heap_assets.config.base import Section
+from heap_assets.config.base import Section, TimeZone
 
 IdentifierTypes = str | list[str]
 """One identifier type, several, or (under an identifier type's own name) the columns that make up one composite."""
+
+
+_TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+_DAY_HOURS = 24
 
 
 class Region(StrEnum):
@@ -122,6 +127,49 @@ class FileLimits(Section):
     file_mb: int = Field(default=32_768, ge=1, description="All blocks of one file")
 
 
+class IngestSchedule(Section):
+    """When dumps are landed, instead of as they come: an interval, and the time of day at which it begins."""
+
+    every_hours: int = Field(
+        default=_DAY_HOURS, description="The interval: 1, 2, 3, 4, 6, 8, 12 or 24, so that each day has the same times"
+    )
+    begins_at: str = Field(
+        default="00:00",
+        description="The time of day from which intervals count, as HH:MM: with 02:30 and 6 hours 02:30, 08:30, 14:30, "
+        "20:30",
+    )
+    time_zone: TimeZone = Field(
+        default="UTC",
+        description="Of begins_at, such as Europe/Berlin; a time that a clock change skips or repeats comes once. Days "
+        "of tables stay those of UTC",
+    )
+
+    @field_validator("every_hours")
+    @classmethod
+    def _divides_a_day(cls, value: int) -> int:
+        if value < 1 or _DAY_HOURS % value:
+            raise ValueError("hours that divide a day: 1, 2, 3, 4, 6, 8, 12 or 24")
+        return value
+
+    @field_validator("begins_at")
+    @classmethod
+    def _is_a_time_of_day(cls, value: str) -> str:
+        if not _TIME_OF_DAY.fullmatch(value):
+            raise ValueError("a time of day such as 02:30")
+        return value
+
+    @property
+    def cron(self) -> str:
+        """The schedule in the time zone, as cron.
+
+        >>> IngestSchedule(every_hours=6, begins_at="14:30").cron, IngestSchedule(every_hours=1).cron
+        ('30 2,8,14,20 * * *', '0 * * * *')
+        """
+        hour, minute = map(int, self.begins_at.split(":"))
+        hours = range(hour % self.every_hours, _DAY_HOURS, self.every_hours)
+        return f"{minute} {'*' if self.every_hours == 1 else ','.join(map(str, hours))} * * *"
+
+
 class HeapSettings(Section):
     """Where Heap's data comes from, and which environment profiles are sent to."""
 
@@ -151,6 +199,9 @@ class HeapSettings(Section):
     limits: FileLimits = Field(default=FileLimits(), description="Size of data files")
     cadence_hours: int = Field(default=24, ge=1, description="How often Heap delivers a dump")
     manifest_poll_seconds: int = Field(default=60, ge=30, description="How often new dumps are looked for")
+    ingest: IngestSchedule | None = Field(
+        default=None, description="When dumps, or changes of the export, are landed; as they come unless given"
+    )
     identifiers: dict[str, dict[str, IdentifierTypes]] = Field(
         default={},
         description="Table (`users`, `events` for all event tables, or one table's name) to column to identifier type",
@@ -177,4 +228,5 @@ class HeapSettings(Section):
 
     @property
     def cadence(self) -> timedelta:
-        return timedelta(hours=self.cadence_hours)
+        """How often new rows can be expected here: no more often than Heap delivers, and than they are landed."""
+        return timedelta(hours=max(self.cadence_hours, self.ingest.every_hours if self.ingest else 0))

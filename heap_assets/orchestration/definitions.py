@@ -13,7 +13,7 @@ import dagster as dg
 from heap_assets.alerts import configured_channels
 from heap_assets.config import Settings
 from heap_assets.orchestration.alert_sensors import alert_sensors
-from heap_assets.orchestration.assets.exports import exports, exports_sensor
+from heap_assets.orchestration.assets.exports import exports, exports_schedule, exports_sensor
 from heap_assets.orchestration.assets.heap import event_tables, people
 from heap_assets.orchestration.assets.heap_connect import dumps, landed
 from heap_assets.orchestration.assets.identity import identity
@@ -33,7 +33,7 @@ from heap_assets.orchestration.checks import LAKE, check_step
 from heap_assets.orchestration.groups import Groups
 from heap_assets.orchestration.jobs import rebuilding_jobs, retention_job, retention_schedule, sync_jobs
 from heap_assets.orchestration.live import micro_batch_job, micro_batch_sensor
-from heap_assets.orchestration.manifest_sensor import manifest_sensor
+from heap_assets.orchestration.manifest_sensor import manifest_schedule, manifest_sensor
 from heap_assets.orchestration.resources import LakeResource, days
 from heap_assets.orchestration.run_alarms import Own
 from heap_assets.orchestration.schedules import recency_job, schedules
@@ -123,7 +123,9 @@ def _definitions(project: Project) -> dg.Definitions:
         if exported
         else [landed(project, DUMPS, "parquet"), dumps(project)]
     )
-    arrival_sensor = exports_sensor if exported else manifest_sensor
+    arrival_sensor, arrival_schedule = (
+        (exports_sensor, exports_schedule) if exported else (manifest_sensor, manifest_schedule)
+    )
     micro_batch = micro_batch_job(project)
     follow_status = sensor_status if settings.live.follow == "dagster" else dg.DefaultSensorStatus.STOPPED
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
@@ -174,6 +176,7 @@ def _definitions(project: Project) -> dg.Definitions:
         ],
         schedules=[
             *schedules(project, schedule_status),
+            *arrival_schedule(project, status=schedule_status),
             recency.schedule,
             status_schedule(names, schedule_status),
             retention_schedule(names, retention, schedule_status),

@@ -12,6 +12,7 @@ from heap_assets.orchestration.assets.heap_connect import DUMPS_A_RUN, day_lande
 from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.code_location import reload_soon
 from heap_assets.orchestration.failures import raising_failures
+from heap_assets.orchestration.ingest_schedule import ingest_schedule, last_tick, next_tick
 from heap_assets.orchestration.rebuild_notices import record_changes
 from heap_assets.orchestration.resources import clear_dead_runs, dump_partitions
 from heap_assets.pipelines.catalogue import accept_automatically
@@ -58,7 +59,7 @@ def manifest_sensor(project: Project, *, interval_seconds: int, status: dg.Defau
         today = clock.today()
         since = date.fromisoformat(context.cursor) if context.cursor else today
         events = [day_landed(names, day, tables) for day, tables in days_with_early_rows(project, since).items()]
-        runs, waits = _requests(project, context.instance)
+        runs, waits = _runs(project, context.instance)
         manifests = [manifest for run in runs for manifest in run]
         return dg.SensorResult(
             skip_reason=waits,
@@ -75,6 +76,20 @@ def manifest_sensor(project: Project, *, interval_seconds: int, status: dg.Defau
     return heap_manifests
 
 
+def manifest_schedule(project: Project, *, status: dg.DefaultScheduleStatus) -> list[dg.ScheduleDefinition]:
+    """Return the schedule that lands what was delivered, if the settings name an interval."""
+
+    def requests(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        runs, waits = _runs(project, context.instance)
+        dumps = [str(manifest.dump_id) for run in runs for manifest in run]
+        if not dumps:
+            return dg.SkipReason(waits)
+        context.instance.add_dynamic_partitions(str(dump_partitions(project.names).name), dumps)
+        return [_request(project, context.instance, run) for run in runs]
+
+    return ingest_schedule(project, DUMPS, requests, status)
+
+
 def take_changes(context: dg.SensorEvaluationContext, project: Project) -> None:
     """Accept new tables and columns into the catalogue as the settings allow, and record when known columns changed."""
     change = accept_automatically(project)
@@ -84,14 +99,22 @@ def take_changes(context: dg.SensorEvaluationContext, project: Project) -> None:
     record_changes(context.instance, project)
 
 
-def _requests(project: Project, instance: dg.DagsterInstance) -> tuple[list[list[ManifestFile]], str | None]:
-    """Return what this tick lands as one list of dumps a run, oldest first, or why nothing."""
+def _runs(project: Project, instance: dg.DagsterInstance) -> tuple[list[list[ManifestFile]], str | None]:
+    """Return what a tick lands as one list of dumps a run, oldest first, or why nothing.
+
+    With an interval in the settings, only what was delivered until its last tick.
+    """
     try:
         pending = project.landing.pending(project.source())
     except SourceError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     if not pending:
         return [], "every dump that Heap delivered has landed"
+    if ingest := project.settings.heap.ingest:
+        later, tick = len(pending), last_tick(ingest)
+        pending = [manifest for manifest in pending if manifest.last_modified <= tick]
+        if not pending:
+            return [], f"{later} dumps have come since and wait for {next_tick(ingest)}, as heap.ingest says"
     if full := stopped_by_quota(project):
         return [], (
             f"{len(pending)} dumps wait for {full.resumes}: {full.rows:,} of the {full.limit:,} rows of "

@@ -161,7 +161,7 @@ def _unique_types(rules: Rules) -> list[str]:
 
 def loaded_cadence(project: Project) -> Cadence:
     """Return the expected interval between new days of Heap's tables, of identity and of profiles."""
-    return Cadence.of_heap(project.settings.heap.cadence_hours)
+    return Cadence.of_heap(project.settings.heap.cadence // timedelta(hours=1))
 
 
 def table_cadence(table: WarehouseTable) -> Cadence:

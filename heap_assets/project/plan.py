@@ -31,7 +31,7 @@ def check_plan(settings: Settings) -> None:
         Naming the first key that the plan does not allow, why, and how to say that the contract allows it.
     """
     heap = settings.heap
-    if heap.cadence < (fastest := FASTEST[Plan(heap.plan)]):
+    if timedelta(hours=heap.cadence_hours) < (fastest := FASTEST[Plan(heap.plan)]):
         raise SettingsError(
             f"heap.cadence_hours is {heap.cadence_hours}, but the {heap.plan} plan exports at most every "
             f"{fastest // timedelta(hours=1)} hours"

@@ -11,6 +11,7 @@ from heap_assets.errors import HeapAssetsError
 from heap_assets.orchestration.assets.heap_connect import day_landed
 from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
 from heap_assets.orchestration.failures import raising_failures
+from heap_assets.orchestration.ingest_schedule import ingest_schedule, next_tick
 from heap_assets.orchestration.rebuild_notices import record_changes
 from heap_assets.pipelines.exports import ExportChanges, changed_days, version_and_state
 from heap_assets.project import Project
@@ -82,9 +83,24 @@ def exports_sensor(project: Project, *, interval_seconds: int, status: dg.Defaul
             return dg.SkipReason("Heap has not synced since the last look")
         if not state.may_try(clock.now()):
             return dg.SkipReason(f"the last {state.failed_looks} looks failed; the next one waits")
+        ingest = project.settings.heap.ingest
+        if ingest and state.version and not state.failed_looks:
+            return dg.SkipReason(f"Heap has synced; it is looked at {next_tick(ingest)}, as heap.ingest says")
         return dg.RunRequest(run_key=f"{version}:{state.failed_looks}")
 
     return heap_exports
+
+
+def exports_schedule(project: Project, *, status: dg.DefaultScheduleStatus) -> list[dg.ScheduleDefinition]:
+    """Return the schedule that has a changed export looked at, if the settings name an interval."""
+
+    def requests(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        version, state = version_and_state(project)
+        if version == state.version:
+            return dg.SkipReason("Heap has not synced since the last look")
+        return [dg.RunRequest(run_key=f"{version}:{context.scheduled_execution_time.isoformat()}")]
+
+    return ingest_schedule(project, EXPORTS, requests, status)
 
 
 def _metadata(changes: ExportChanges) -> dict[str, Any]:
