@@ -39,12 +39,23 @@ class Results:
     """What became of a batch: per row `(kind, value, place)`, and what `console.log` wrote with the row's position.
 
     kind `RESULT`: an object; `DROPPED`: the reason; `SPLIT`: a list of objects; `REJECTED`: the reason, and where.
+    Where all rows became one object each, `outcomes` has these as lines of JSON.
     """
 
     first: int
-    rows: list[tuple[int, Any, str]]
+    outcomes: list[tuple[int, Any, str]] | bytes
     log: list[tuple[int, str]] = field(default_factory=list)
     log_left_off: int = 0
+
+    @property
+    def rows(self) -> list[tuple[int, Any, str]]:
+        """What became of each row; lines of JSON are parsed anew at each call."""
+        if isinstance(self.outcomes, list):
+            return self.outcomes
+        return [(RESULT, value, "") for value in orjson.loads(b"[%b]" % self.outcomes.replace(b"\n", b","))]
+
+    def __len__(self) -> int:
+        return len(self.outcomes) if isinstance(self.outcomes, list) else self.outcomes.count(b"\n") + 1
 
 
 class Pool(AbstractContextManager["Pool"]):
@@ -159,17 +170,21 @@ class Pool(AbstractContextManager["Pool"]):
                 with self._lock:
                     self._idle.append(child)
         try:
-            results = orjson.loads(answer)
+            head, _, objects = answer.partition(b"\n")
+            results = orjson.loads(head)
             if "failed" in results:
                 raise self._failure(results["failed"], results["at"], results["phase"])
-            outcomes = [
-                (int(row[0]), row[1], self._place(row[2]) if row[0] == REJECTED else "") for row in results["rows"]
-            ]
             log = [(int(position), str(line)) for position, line in results["log"]]
-            read = Results(batch.first, outcomes, log, int(results["left_off"]))
+            read = Results(batch.first, objects, log, int(results["left_off"]))
+            if "rows" in results:
+                read.outcomes = [
+                    (int(row[0]), row[1], self._place(row[2]) if row[0] == REJECTED else "") for row in results["rows"]
+                ]
+                if not all(RESULT <= kind <= REJECTED for kind, _, _ in read.outcomes):
+                    raise BatchFailedError("its results are not those of its rows")
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise BatchFailedError("its results cannot be read") from error
-        if len(read.rows) != rows or not all(RESULT <= kind <= REJECTED for kind, _, _ in read.rows):
+        if len(read) != rows:
             raise BatchFailedError("its results are not those of its rows")
         return read
 

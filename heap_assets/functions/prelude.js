@@ -172,6 +172,7 @@
   while (queue.length) {
     const each = queue.pop();
     for (const key of ownKeys(each)) {
+      if (key === "length" || key === "name") continue; // numbers and texts, of each function: half of all properties
       const property = getOwnPropertyDescriptor(each, key);
       if (property.get || property.set) {
         visit(property.get);
@@ -203,21 +204,18 @@
     return text;
   }
   function outcome(value, meta) {
-    if (meta.mode === "batch") return `[0,${text_of(value, meta)}]`;
-    if (value === null) return '[1,"null"]';
+    if (meta.mode === "batch") return text_of(value, meta);
+    if (value === null) return [1, '"null"'];
     if (typeof value !== "object") {
       throw new TypeError(`the function returned ${value === undefined ? "nothing" : `a ${typeof value}`}; ` +
         "expected an object, null to drop the row, or a list of objects");
     }
-    if (drops.has(value)) return `[1,${stringify(drops.get(value))}]`;
-    if (!isArray(value)) {
-      plain++;
-      return `[0,${text_of(value, meta)}]`;
-    }
+    if (drops.has(value)) return [1, stringify(drops.get(value))];
+    if (!isArray(value)) return text_of(value, meta);
     for (const each of value) {
       if (typeof each !== "object" || each === null || isArray(each)) throw new TypeError("a list must hold objects");
     }
-    return `[2,${text_of(value, meta)}]`;
+    return [2, text_of(value, meta)];
   }
   function failure(error) {
     let name = "Error", message = "", stack = "";
@@ -230,18 +228,18 @@
     } catch {
       message = "an error that cannot be read";
     }
-    return "[3," + [`${name}: ${message}`.slice(0, 1000), stack.slice(0, 4000)]
-      .map((part) => stringify(part.toWellFormed())).join(",") + "]";
+    return [3, [`${name}: ${message}`.slice(0, 1000), stack.slice(0, 4000)]
+      .map((part) => stringify(part.toWellFormed())).join(",")];
   }
   let slots = [];
   let returned = [];
-  let plain = 0;
   let bytes = 0;
   let limit = 0;
-  function settle(index, text) {
-    bytes += text.length;
+  // of a result that is one object its text, of every other what it is and its text
+  function settle(index, slot) {
+    bytes += typeof slot === "string" ? slot.length : slot[1].length;
     if (bytes > limit) throw new Internal(`the results are longer than ${limit} characters`);
-    slots[index] = text;
+    slots[index] = slot;
   }
   function attempt(index, get, meta) {
     try {
@@ -276,11 +274,18 @@
     }
   }
   function finish() {
+    const log = `"log":${stringify(lines)},"left_off":${left_off}`;
+    const isPlain = slots.every((slot) => typeof slot === "string");
     // joined, not added: the binding cannot read a text that the engine still holds in pieces
-    return ['{"rows":[', slots.join(","), '],"log":', stringify(lines), ',"left_off":', String(left_off), "}"].join("");
+    if (isPlain) return [`{${log}}`, ...slots].join("\n");
+    const rows = slots.map((slot) => (typeof slot === "string" ? `[0,${slot}]` : `[${slot[0]},${slot[1]}]`));
+    return [`{"rows":[`, rows.join(","), "],", log, "}"].join("");
   }
   // how many brackets open in the answer if no result has anything nested in it
-  const brackets = () => slots.length + plain + 3;
+  function brackets() {
+    const plain = slots.filter((slot) => typeof slot === "string").length;
+    return plain === slots.length ? plain + 2 : slots.length + plain + 3;
+  }
   function check_depth(meta) {
     for (let index = 0; index < returned.length; index++) {
       try {

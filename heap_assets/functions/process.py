@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -9,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import cache
 from importlib import resources
 from importlib.util import find_spec
@@ -20,6 +22,7 @@ from heap_assets.functions.limits import Limits
 
 _LENGTH: Final = struct.Struct(">I")
 _PIECE: Final = 1 << 16
+_PIPE: Final = 1 << 20
 
 
 class FunctionFailedError(HeapAssetsError):
@@ -65,6 +68,10 @@ class ChildProcess:
             assert self._process.stdin is not None
             assert self._process.stdout is not None
             self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
+            for pipe in (self._in, self._out):
+                if hasattr(fcntl, "F_SETPIPE_SZ"):
+                    with suppress(OSError):  # more than the system lets this user have
+                        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
             os.set_blocking(self._in, False)
             os.set_blocking(self._out, False)
             settings = {
@@ -121,7 +128,7 @@ class ChildProcess:
         while view:
             self._wait(self._in, select.POLLOUT, deadline)
             try:
-                view = view[os.write(self._in, view[:_PIECE]) :]
+                view = view[os.write(self._in, view[:_PIPE]) :]
             except BlockingIOError:
                 continue
             except OSError as error:

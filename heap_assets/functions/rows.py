@@ -11,6 +11,8 @@ from operator import itemgetter
 from typing import Any, Final
 
 import polars as pl
+import pyarrow as pa
+from pyarrow.json import ParseOptions, ReadOptions, read_json
 
 from heap_assets.functions.pool import DROPPED, REJECTED, SPLIT, Batch, Pool, Results, batches_of
 from heap_assets.redaction import redact
@@ -31,6 +33,7 @@ _SHOWN: Final = 100
 _ROWS_AT_ONCE: Final = 5000
 """Results that become columns at a time: of fewer, what each step costs by itself would count."""
 _INTEGER: Final = re.compile(r"-?\d{1,40}")
+_LONGEST_JSON: Final = 1 << 30
 _AT: Final = f"{PRIVATE}at"
 
 
@@ -114,14 +117,54 @@ class Shape:
         added = {name: dtype for name, dtype in self.declared.items() if name not in self.schema}
         return pl.Schema({**self.schema, **added, ORDINAL: pl.Int32()})
 
-    def rows(self, before: pl.DataFrame, results: Sequence[Results], outcome: Outcome) -> pl.DataFrame:
-        """Return the rows that results of consecutive rows make; what is no row is counted in `outcome`."""
+    def rows(
+        self,
+        before: pl.DataFrame,
+        results: Sequence[Results],
+        outcome: Outcome,
+        as_text: frozenset[str] = frozenset(),
+    ) -> pl.DataFrame:
+        """Return the rows that results of consecutive rows make; what is no row is counted in `outcome`.
+
+        `as_text`: the integer columns that went as text.
+        """
         passed = {name: dtype for name, dtype in self.after.items() if name != ORDINAL and is_passed(dtype)}
         outcome.rows += len(before)
+        at, ordinals = list(range(len(before))), [0] * len(before)
+        rejected: dict[int, tuple[str, str]] = {}
+        raw: Mapping[str, pl.Series | list[Any]] | None
+        raw = _read_objects(results, {name: _json_type(dtype, name in as_text) for name, dtype in passed.items()})
+        if raw is None:
+            at, ordinals, objects = self._unpacked(results, rejected, outcome)
+            raw = {name: _values(name, objects) for name in passed}
+            for one in objects:
+                if not one.keys() <= passed.keys():
+                    outcome.undeclared.update(name[:100] for name in one.keys() - passed.keys())
+        columns = {}
+        sources = before if at == list(range(len(before))) else before[at]
+        for name, dtype in passed.items():
+            if name in self.keys and name in before.columns:
+                columns[name], mistakes = self._key(name, raw[name], sources[name])
+            else:
+                columns[name], mistakes = converted(name, raw[name], dtype)
+            rejected |= {at[n]: (f"column {name[:100]}: {mistake}", "") for n, mistake in mistakes.items()}
+        unpassed = [name for name, dtype in self.schema.items() if not is_passed(dtype)]
+        rows = pl.DataFrame(
+            {**columns, **{name: sources[name] for name in unpassed}, ORDINAL: pl.Series(ordinals, dtype=pl.Int32())}
+        ).with_columns(pl.Series(_AT, at, pl.Int64()))
+        rejected |= self._of_other_days(rows)
+        self.note(before, results, rejected, outcome)
+        if rejected:
+            rows = rows.filter(~pl.col(_AT).is_in(list(rejected)))
+        return rows.select(list(self.after))
+
+    def _unpacked(
+        self, results: Sequence[Results], rejected: dict[int, tuple[str, str]], outcome: Outcome
+    ) -> tuple[list[int], list[int], list[dict[str, Any]]]:
+        """Return the place of the row, the ordinal and the object of each result that is a row."""
         at: list[int] = []
         ordinals: list[int] = []
         row_objects: list[dict[str, Any]] = []
-        rejected: dict[int, tuple[str, str]] = {}
         for index, (kind, value, place) in enumerate(row for part in results for row in part.rows):
             if kind == DROPPED:
                 outcome.dropped[str(value)] += 1
@@ -134,31 +177,7 @@ class Shape:
                     at.append(index)
                     ordinals.append(ordinal)
                     row_objects.append(one if isinstance(one, dict) else {})
-        columns = {}
-        sources = before if at == list(range(len(before))) else before[at]
-        for name, dtype in passed.items():
-            if name in self.keys and name in before.columns:
-                columns[name], mistakes = self._key(name, row_objects, sources[name])
-            else:
-                values, mistakes = _values(name, row_objects), {}
-                # most columns come back as they went, and to make them anew takes longer than to see that
-                if dtype == pl.String and name in before.columns and sources[name].to_list() == values:
-                    columns[name] = sources[name]
-                else:
-                    columns[name], mistakes = converted(name, values, dtype)
-            rejected |= {at[n]: (f"column {name[:100]}: {mistake}", "") for n, mistake in mistakes.items()}
-        for one in row_objects:
-            if not one.keys() <= passed.keys():
-                outcome.undeclared.update(name[:100] for name in one.keys() - passed.keys())
-        unpassed = [name for name, dtype in self.schema.items() if not is_passed(dtype)]
-        rows = pl.DataFrame(
-            {**columns, **{name: sources[name] for name in unpassed}, ORDINAL: pl.Series(ordinals, dtype=pl.Int32())}
-        ).with_columns(pl.Series(_AT, at, pl.Int64()))
-        rejected |= self._of_other_days(rows)
-        self.note(before, results, rejected, outcome)
-        if rejected:
-            rows = rows.filter(~pl.col(_AT).is_in(list(rejected)))
-        return rows.select(list(self.after))
+        return at, ordinals, row_objects
 
     def note(
         self,
@@ -172,17 +191,18 @@ class Shape:
             self._reject(before, index, *rejected[index], outcome)
         self._note_log(before, results, outcome)
 
-    def _key(self, name: str, objects: list[dict[str, Any]], own: pl.Series) -> tuple[pl.Series, dict[int, str]]:
+    def _key(self, name: str, raw: pl.Series | list[Any], own: pl.Series) -> tuple[pl.Series, dict[int, str]]:
         """Return the values of a key: where results leave it out, and always of the first, what their rows have."""
         if name == self.keys[0]:
             return own, {}
-        results = _values(name, objects)
         text = pl.col(name).cast(pl.String) if own.dtype.is_integer() else json_safe(pl.col(name), own.dtype)
-        texts = own.to_frame().select(text)[name].to_list()
-        if results == texts:
-            return own, {}
-        raw = [text if value is None else value for value, text in zip(results, texts, strict=True)]
-        return converted(name, raw, own.dtype)
+        texts = own.to_frame().select(text)[name]
+        if isinstance(raw, pl.Series):
+            if raw.equals(texts):
+                return own, {}
+            raw = raw.to_list()
+        completed = [text if value is None else value for value, text in zip(raw, texts.to_list(), strict=True)]
+        return converted(name, completed, own.dtype)
 
     def _of_other_days(self, rows: pl.DataFrame) -> dict[int, tuple[str, str]]:
         if self.time is None or self.day is None or self.time not in rows.columns:
@@ -236,10 +256,32 @@ def through(
         frames.append(sent.popleft())
         ready.append(results)
         if sum(map(len, frames)) >= _ROWS_AT_ONCE:
-            yield shape.rows(pl.concat(frames), ready, outcome)
+            yield shape.rows(pl.concat(frames), ready, outcome, as_text)
             frames, ready = [], []
     if frames:
-        yield shape.rows(pl.concat(frames), ready, outcome)
+        yield shape.rows(pl.concat(frames), ready, outcome, as_text)
+
+
+def _json_type(dtype: pl.DataType, is_text: bool) -> pa.DataType:
+    """Return what a column's values are in JSON."""
+    numbers = {"integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
+    return pa.string() if is_text else numbers.get(_family(dtype), pa.string())
+
+
+def _read_objects(results: Sequence[Results], types: Mapping[str, pa.DataType]) -> Mapping[str, pl.Series] | None:
+    """Return results by column; None if some are not one object each, or have other columns or types than these."""
+    lines = b"\n".join(part.outcomes for part in results if isinstance(part.outcomes, bytes))
+    if len(lines) > _LONGEST_JSON or any(isinstance(part.outcomes, list) for part in results):
+        return None
+    try:
+        table = read_json(
+            pa.BufferReader(lines),
+            ReadOptions(use_threads=False, block_size=len(lines) + 1),
+            ParseOptions(explicit_schema=pa.schema(types.items()), unexpected_field_behavior="error"),
+        )
+    except pa.ArrowInvalid:
+        return None
+    return {name: pl.Series(name, table[name]) for name in types}
 
 
 def _values(name: str, objects: list[dict[str, Any]]) -> list[Any]:
@@ -260,9 +302,15 @@ def _family(dtype: pl.DataType) -> str:
     )
 
 
-def converted(name: str, raw: list[Any], dtype: pl.DataType) -> tuple[pl.Series, dict[int, str]]:
-    """Return values as a column, and the place of each value that it cannot hold (null there) with why."""
+def converted(name: str, raw: pl.Series | list[Any], dtype: pl.DataType) -> tuple[pl.Series, dict[int, str]]:
+    """Return values of JSON as a column, and the place of each value that it cannot hold (null there) with why."""
     family = _family(dtype)
+    if isinstance(raw, pl.Series):
+        if raw.dtype == dtype:
+            return raw, {}
+        if family in _OF_TEXT:
+            return _read_texts(raw, dtype, family, {})
+        raw = raw.to_list()
     kinds = set(map(type, raw)) - {type(None)}
     mistakes: dict[int, str] = {}
     if not kinds <= _PLAIN[family]:
@@ -281,9 +329,15 @@ def converted(name: str, raw: list[Any], dtype: pl.DataType) -> tuple[pl.Series,
                 mistakes[at] = "the number is out of the column's range"
                 raw[at] = None
         return pl.Series(name, raw, dtype), mistakes
-    if family not in ("time", "date", "decimal"):
+    if family not in _OF_TEXT:
         return pl.Series(name, raw, dtype), mistakes
-    text = pl.Series(name, raw, pl.String())
+    return _read_texts(pl.Series(name, raw, pl.String()), dtype, family, mistakes)
+
+
+def _read_texts(
+    text: pl.Series, dtype: pl.DataType, family: str, mistakes: dict[int, str]
+) -> tuple[pl.Series, dict[int, str]]:
+    name = text.name
     if isinstance(dtype, pl.Datetime):
         times = read_times(pl.col(name))
         read = times if dtype.time_zone else times.dt.replace_time_zone(None)
@@ -308,6 +362,7 @@ def _read(value: Any, family: str) -> Any:
     return value if type(value) in _PLAIN[family] else None
 
 
+_OF_TEXT: Final = ("time", "date", "decimal")
 _PLAIN: Final[Mapping[str, set[type]]] = {
     "text": {str},
     "integer": {int},

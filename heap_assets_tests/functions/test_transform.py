@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import orjson
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from heap_assets.errors import SettingsError
-from heap_assets.functions import DTYPES, Batch, Limits, Outcome, Pool, Shape, bundle, json_rows, wide_integers
+from heap_assets.functions import (
+    DTYPES,
+    RESULT,
+    Batch,
+    Limits,
+    Outcome,
+    Pool,
+    Results,
+    Shape,
+    bundle,
+    json_rows,
+    wide_integers,
+)
 from heap_assets.pipelines.catalogue import note_changes
 from heap_assets.pipelines.readiness import unbuilt_days
 from heap_assets.project import parse_settings
@@ -197,7 +214,52 @@ def test_values_of_every_type_come_back_as_they_went(tmp_path: Path) -> None:
     assert as_text == {"event_id", "wide"}
     outcome = Outcome()
     with Pool(bundle(tmp_path, "f.js"), Limits(), workers=1) as pool:
-        after = shape.rows(before, list(pool.run([Batch(0, json_rows(before, as_text))])), outcome)
+        after = shape.rows(before, list(pool.run([Batch(0, json_rows(before, as_text))])), outcome, as_text)
     assert (outcome.rejected, outcome.rejected_rows) == (0, [])
     assert after.drop("event_ordinal").equals(before)
     assert after.drop("event_ordinal").schema == before.schema
+
+
+_BEFORE = pl.DataFrame(
+    {
+        "event_id": [1, 2, 3],
+        "user_id": [7, None, 2**60],
+        "wide": [2**60, None, 3],
+        "small": pl.Series([1, None, -128], dtype=pl.Int8()),
+        "whole": pl.Series([1, None, 3], dtype=pl.Int64()),
+        "big": pl.Series([1, None, 2**63], dtype=pl.UInt64()),
+        "number": [0.1, None, 1e300],
+        "single": pl.Series([0.1, None, 2.0], dtype=pl.Float32()),
+        "text": ["a", None, "\u0000é😀"],
+        "flag": [True, None, False],
+        "at": pl.Series([datetime(2026, 1, 1, 1, 2, 3, 456789), None, datetime(1, 1, 1)], dtype=DTYPES["time"]),
+        "day": [date(2026, 1, 31), None, date(1970, 1, 1)],
+        "money": pl.Series([Decimal("1.50"), None, Decimal("-99999999999999999.01")], dtype=pl.Decimal(30, 2)),
+    }
+)
+_TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"])), st.sampled_from(["5", "2026-01-31T00:00:00Z", "1.5"])
+)
+_JSON = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False), _TEXTS,
+    st.lists(st.integers(0, 2), max_size=2), st.dictionaries(st.sampled_from("ab"), st.integers(0, 2), max_size=2),
+)  # fmt: skip
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=100)
+def test_results_read_by_column_are_those_read_one_by_one(data: st.DataObject) -> None:
+    as_text = wide_integers(_BEFORE.lazy(), ["event_id", "user_id"])
+    rows = [json.loads(row) for row in json_rows(_BEFORE, as_text)]
+    names = [*_BEFORE.columns, "added", "undeclared"]
+    for row in rows:
+        row |= data.draw(st.dictionaries(st.sampled_from(names), _JSON, max_size=2))
+        for name in data.draw(st.sets(st.sampled_from(names), max_size=1)):
+            row.pop(name, None)
+    lines = b"\n".join(orjson.dumps(row) for row in rows)
+    shape = Shape(_BEFORE.schema, {"added": pl.String()}, ["event_id", "user_id"], str, "at")
+    together, singly = Outcome(), Outcome()
+    frame = shape.rows(_BEFORE, [Results(0, lines)], together, as_text)
+    one_by_one = [(RESULT, row, "") for row in orjson.loads(b"[%b]" % lines.replace(b"\n", b","))]
+    assert_frame_equal(frame, shape.rows(_BEFORE, [Results(0, one_by_one)], singly, as_text), check_exact=True)
+    assert together == singly
