@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import weakref
@@ -16,14 +17,22 @@ import orjson
 from heap_assets import machine
 from heap_assets.functions.bundle import Bundle
 from heap_assets.functions.limits import SECONDS_A_ROW, Limits
-from heap_assets.functions.process import BatchFailedError, ChildDiedError, ChildProcess, FunctionFailedError
+from heap_assets.functions.process import (
+    BatchFailedError,
+    ChildDiedError,
+    ChildKilledError,
+    ChildProcess,
+    FunctionFailedError,
+)
 
 _log = logging.getLogger("heap_assets.functions")
 
 RESULT, DROPPED, SPLIT, REJECTED = 0, 1, 2, 3
 _SHARE: Final = 16
-_TRIES: Final = 8
-"""Of a row whose process died: by itself or by another's hand, which only trying tells apart."""
+_TRIES: Final = 3
+"""Of a row whose process died by itself."""
+_TRIES_OF_KILLED: Final = 50
+"""Of a row whose process was killed: the system may be short of memory for a while, but it is not the row's fault."""
 
 
 @dataclass(frozen=True)
@@ -141,11 +150,12 @@ class Pool(AbstractContextManager["Pool"]):
 
     def _singly(self, batch: Batch) -> Results:
         """Return the result of a single row; rejected if it fails, or if its process dies each time."""
-        for attempt in range(_TRIES):
+        for attempt in itertools.count(1):
             try:
                 return self._call(batch)
             except BatchFailedError as error:
-                if isinstance(error, ChildDiedError) and attempt < _TRIES - 1:
+                tries = _TRIES_OF_KILLED if isinstance(error, ChildKilledError) else _TRIES
+                if isinstance(error, ChildDiedError) and attempt < tries:
                     continue
                 with self._lock:
                     self._stuck += 1

@@ -38,7 +38,11 @@ class BatchFailedError(Exception):
 
 
 class ChildDiedError(BatchFailedError):
-    """The process ended by itself, or was ended from outside: the same batch may pass a second time."""
+    """The process ended by itself: the same batch may pass a second time."""
+
+
+class ChildKilledError(ChildDiedError):
+    """The process was killed from outside; nothing that a function does ends its process so."""
 
 
 class ChildProcess:
@@ -132,7 +136,7 @@ class ChildProcess:
             except BlockingIOError:
                 continue
             except OSError as error:
-                raise ChildDiedError(self._death()) from error
+                raise self._death() from error
 
     def _receive(self, length: int, deadline: float) -> bytes:
         parts = []
@@ -143,7 +147,7 @@ class ChildProcess:
             except BlockingIOError:
                 continue
             if not part:
-                raise ChildDiedError(self._death())
+                raise self._death()
             parts.append(part)
             length -= len(part)
         return b"".join(parts)
@@ -155,16 +159,21 @@ class ChildProcess:
         if left <= 0 or not poll.poll(left * 1000):
             raise BatchFailedError("it did not end in time, and its process was ended")
 
-    def _death(self) -> str:
-        self._process.kill()
-        status = self._process.wait()
+    def _death(self) -> ChildDiedError:
+        try:
+            status = self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
         if status == -_CPU_SIGNAL:
-            return "it used up its processor time"
-        return f"its process ended ({'signal' if status < 0 else 'status'} {abs(status)})"
+            return ChildDiedError("it used up its processor time")
+        kind = ChildKilledError if status == -_KILL_SIGNAL else ChildDiedError
+        return kind(f"its process ended ({'signal' if status < 0 else 'status'} {abs(status)})")
 
 
 _CPU_SIGNAL: Final = 24
 """SIGXCPU, on Linux and on macOS."""
+_KILL_SIGNAL: Final = 9
 
 
 @cache
