@@ -17,7 +17,7 @@ import time
 import urllib.request
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,10 +36,12 @@ _PORTS_END = 1 << 16
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """No proxy has this machine's own servers."""
 _NEVER_SENT = (
-    *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout),
-    *(httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.ProxyError),
+    *(httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout),
+    *(httpcore.UnsupportedProtocol, httpcore.LocalProtocolError, httpcore.ProxyError),
 )
-_HOPELESS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+_HOPELESS = (httpcore.UnsupportedProtocol, httpcore.LocalProtocolError)
+_JOINED = 1 << 16
+"""Bytes of a request that are sent together, header and body: each write costs as much as a small call's body."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,10 @@ class HttpClient:
     """
 
     def __init__(self, transport: httpx.BaseTransport | None = None, *, allowed: AllowedHosts = ANYWHERE) -> None:
-        self._fixed = transport
+        self._fixed = None if transport is None else _Simulation(transport)
         self._allowed = allowed
         self._lock = threading.Lock()
-        self._transports: dict[str | None, httpx.BaseTransport] = {}
+        self._pools: dict[str | None, httpcore.ConnectionPool] = {}
         self._proxies: dict[tuple[str, str], str | None] = {}
         for name in ("httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy"):
             if _QUIET not in logging.getLogger(name).filters:
@@ -145,32 +147,27 @@ class HttpClient:
         `longest`: decoded bytes of the answer that are read.
         """
         try:
-            request = httpx.Request(
-                method,
-                url,
-                content=body,
-                headers={"User-Agent": "heap-assets", "Accept-Encoding": "gzip", **headers},
-                extensions={"timeout": httpx.Timeout(timeout).as_dict()},
-            )
-            port = request.url.port or _PORTS.get(request.url.scheme, 0)
-            if not request.url.host or not 0 < port < _PORTS_END:
+            parsed = _parsed(url)
+            port = parsed.port or _PORTS.get(parsed.scheme, 0)
+            if not parsed.host or not 0 < port < _PORTS_END:
                 return NoAnswer("no valid address", arrived=False, hopeless=True)
-            self._allowed.check(request.url.host, port)
+            request = _request(method, parsed, body, headers, timeout)
+            self._allowed.check(parsed.host, port)
         except HostNotAllowedError as error:
             return NoAnswer(str(error), arrived=False, hopeless=True)
         except (httpx.InvalidURL, UnicodeError, ValueError, TypeError) as error:
             return NoAnswer(f"no valid request ({type(error).__name__})", arrived=False, hopeless=True)
         with _deadline(timeout):
-            return self._exchanged(request, longest)
+            return self._exchanged(request, parsed, longest)
 
     def close(self) -> None:
         """Close all connections."""
-        for transport in self._transports.values():
-            transport.close()
+        for pool in self._pools.values():
+            pool.close()
 
-    def _exchanged(self, request: httpx.Request, longest: int) -> Answer | NoAnswer:
+    def _exchanged(self, request: httpcore.Request, url: httpx.URL, longest: int) -> Answer | NoAnswer:
         try:
-            response = self._transport(request.url).handle_request(request)
+            response = self._pool(url).handle_request(request)
             try:
                 return _read(response, longest)
             finally:
@@ -180,12 +177,12 @@ class HttpClient:
         except _NEVER_SENT as error:
             hopeless = isinstance(error, _HOPELESS) or isinstance(error.__cause__, UnicodeError)
             return NoAnswer(f"no connection ({type(error).__name__})", arrived=False, hopeless=hopeless)
-        except (httpx.HTTPError, httpx.StreamError, httpcore.ProtocolError) as error:
+        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
             return NoAnswer(f"no answer ({type(error).__name__})", arrived=True)
-        except (OSError, ValueError) as error:  # what httpx lets through of sockets, TLS and the parser
+        except (OSError, ValueError) as error:  # what httpcore lets through of sockets, TLS and the parser
             return NoAnswer(f"no answer ({type(error).__name__})", arrived=True)
 
-    def _transport(self, url: httpx.URL) -> httpx.BaseTransport:
+    def _pool(self, url: httpx.URL) -> httpcore.ConnectionPool | _Simulation:
         if self._fixed is not None:
             return self._fixed
         with self._lock:  # to look through the environment takes a quarter of a call
@@ -193,17 +190,63 @@ class HttpClient:
             if host not in self._proxies:
                 self._proxies[host] = _proxy_of(url)
             proxy = self._proxies[host]
-            if proxy not in self._transports:
-                self._transports[proxy] = _pooled(proxy, self._allowed)
-            return self._transports[proxy]
+            if proxy not in self._pools:
+                self._pools[proxy] = _pool(proxy, self._allowed)
+            return self._pools[proxy]
 
 
-def _pooled(proxy: str | None, allowed: AllowedHosts) -> httpx.HTTPTransport:
+class _Simulation:
+    """A transport of httpx in place of the network; its faults are those of a connection."""
+
+    def __init__(self, transport: httpx.BaseTransport) -> None:
+        self._transport = transport
+
+    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+        body = b"".join(request.stream) if isinstance(request.stream, Iterable) else b""
+        simulated = httpx.Request(
+            request.method.decode(),
+            bytes(request.url).decode(),
+            headers=request.headers,
+            content=body,
+            extensions=dict(request.extensions),
+        )
+        try:
+            answer = self._transport.handle_request(simulated)
+        except httpx.TransportError as error:
+            raise getattr(httpcore, type(error).__name__, httpcore.NetworkError)(str(error)) from error
+        return httpcore.Response(answer.status_code, headers=answer.headers.raw, content=answer.stream)
+
+
+_parsed = functools.lru_cache(maxsize=1024)(httpx.URL)
+"""Batches of a sync have one address."""
+
+
+def _request(method: str, url: httpx.URL, body: bytes, headers: Mapping[str, str], timeout: float) -> httpcore.Request:
+    """Return a call as the wire has it: httpx' own request costs as much as the exchange itself."""
+    own = {"Host": url.netloc, "User-Agent": b"heap-assets", "Accept-Encoding": b"gzip"}
+    if body or method in ("POST", "PUT", "PATCH"):
+        own["Content-Length"] = b"%d" % len(body)
+    named = {name.lower() for name in headers}
+    fields: list[tuple[bytes | str, bytes | str]] = [
+        *((name, value) for name, value in own.items() if name.lower() not in named),
+        *((name, value.encode("ascii")) for name, value in headers.items()),
+    ]
+    return httpcore.Request(
+        method,
+        httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+        headers=fields,
+        content=body,
+        extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout)},
+    )
+
+
+def _pool(proxy: str | None, allowed: AllowedHosts) -> httpcore.ConnectionPool:
+    """Return the pool that httpx would call, which knows proxies."""
     limits = httpx.Limits(max_connections=100, max_keepalive_connections=64)
-    transport = httpx.HTTPTransport(verify=_tls_context(), limits=limits, proxy=proxy)
+    pool = httpx.HTTPTransport(verify=_tls_context(), limits=limits, proxy=proxy)._pool
     # httpx has no parameter for it; hostile servers in the tests hold that it is in use
-    transport._pool._network_backend = _Backend(allowed)
-    return transport
+    pool._network_backend = _Backend(allowed)
+    return pool
 
 
 def _proxy_of(url: httpx.URL) -> str | None:
@@ -221,26 +264,29 @@ def _tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _read(response: httpx.Response, longest: int) -> Answer:
+def _read(response: httpcore.Response, longest: int) -> Answer:
     """Read and decode a body up to its limit; httpx' own decoders have none."""
-    headers = {name.lower(): value for name, value in response.headers.items()}
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in response.headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
     encoding = headers.get("content-encoding", "").strip().lower()
     decoder = {"": None, "identity": None, "gzip": 31, "x-gzip": 31, "deflate": 47}
     if encoding not in decoder:
-        return Answer(response.status_code, b"", headers, f"encoded as {encoding[:20]!r}, which was not asked for")
+        return Answer(response.status, b"", headers, f"encoded as {encoding[:20]!r}, which was not simulated for")
     window = decoder[encoding]
     inflate = zlib.decompressobj(window) if window is not None else None
     body, received = bytearray(), 0
-    for piece in response.stream if isinstance(response.stream, httpx.SyncByteStream) else ():
+    for piece in response.iter_stream():
         received += len(piece)
         try:
             body += piece if inflate is None else inflate.decompress(piece, longest + 1 - len(body))
         except zlib.error:
-            return Answer(response.status_code, bytes(body), headers, f"not the {encoding} that it says")
+            return Answer(response.status, bytes(body), headers, f"not the {encoding} that it says")
         if len(body) > longest or received > longest:
-            return Answer(response.status_code, bytes(body[:longest]), headers, f"longer than {longest >> 10} KiB")
+            return Answer(response.status, bytes(body[:longest]), headers, f"longer than {longest >> 10} KiB")
     cut = inflate is not None and received and not inflate.eof
-    return Answer(response.status_code, bytes(body), headers, "cut off" if cut else None)
+    return Answer(response.status, bytes(body), headers, "cut off" if cut else None)
 
 
 # -- the deadline -----------------------------------------------------------------------------------------------------
@@ -283,12 +329,27 @@ class _Stream(httpcore.NetworkStream):
     def __init__(self, inner: httpcore.NetworkStream, *, sends: bool = True) -> None:
         self._inner = inner
         self._socket: socket.socket | None = inner.get_extra_info("socket") if sends else None
+        self._held = b""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._held:
+            with suppress(httpcore.WriteError):  # who refuses in the middle of a request may have answered it
+                self._flush(timeout)
         return self._inner.read(max_bytes, self._time_remaining(timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        view = memoryview(buffer)
+        """Send, or hold back until more comes or an answer is awaited."""
+        room = _JOINED - len(self._held)
+        self._held += buffer[:room]
+        if len(buffer) > room:
+            self._flush(timeout)
+            self._send(memoryview(buffer)[room:], timeout)
+
+    def _flush(self, timeout: float | None) -> None:
+        held, self._held = self._held, b""
+        self._send(memoryview(held), timeout)
+
+    def _send(self, view: memoryview, timeout: float | None) -> None:
         while len(view):
             remaining = self._time_remaining(timeout, httpcore.WriteTimeout)
             if self._socket is None:

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,6 +118,60 @@ def test_a_server_that_does_not_read_ends_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         answer = exchange(f"http://127.0.0.1:{listening.getsockname()[1]}/", bytes(1 << 25))
     assert answer == NoAnswer("no answer (WriteTimeout)", arrived=True)
+
+
+def served(answer: Callable[[socket.socket], None], body: bytes) -> Answer | NoAnswer:
+    """Send a body to whoever gets the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def take() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                answer(connection)
+
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        try:
+            return exchange(f"http://127.0.0.1:{listening.getsockname()[1]}/", body)
+        finally:
+            thread.join(5)
+
+
+def test_a_small_call_is_sent_at_once() -> None:
+    received = []
+
+    def answer(connection: socket.socket) -> None:
+        received.append(connection.recv(1 << 16))
+        connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    assert served(answer, b"[1]") == Answer(204)
+    assert received[0].endswith(b"\r\n\r\n[1]")
+
+
+@pytest.mark.parametrize("size", [65_000, 66_000, 1 << 22])
+def test_a_large_call_arrives_whole(size: int) -> None:
+    received, sent = bytearray(), bytes(range(256)) * (size // 256)
+
+    def answer(connection: socket.socket) -> None:
+        while not received.endswith(sent[-1000:]):
+            received.extend(connection.recv(1 << 16))
+        connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    assert served(answer, sent) == Answer(204)
+    assert received.partition(b"\r\n\r\n")[2] == sent
+
+
+def test_an_answer_to_half_a_call_is_one() -> None:
+    def answer(connection: socket.socket) -> None:
+        connection.recv(1 << 10)
+        connection.sendall(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1 << 16):
+            pass
+
+    answered = served(answer, bytes(1 << 22))
+    assert isinstance(answered, Answer)
+    assert answered.status == 413
 
 
 @contextmanager
