@@ -23,7 +23,7 @@ RESERVED_SOURCES = frozenset(
     {
         *("analytics", "audiences", "audit", "events", "functions", "identity", "inbox", "live"),
         *("models", "privacy", "profiles", "publish", "reverse_etl", "signals", "status", "sync", "the_warehouse"),
-        *("users", WAREHOUSE_SOURCE),
+        *("unified_events", "users", WAREHOUSE_SOURCE),
         *("information_schema", "latest", "main", "pg_catalog", "resolved", "system", "temp"),
     }
 )
@@ -62,6 +62,7 @@ PROFILE_COLUMNS = (
 BEHAVIOUR_COLUMNS = ("session_count", "active_days", "last_active", "engagement_score", "lifecycle_stage")
 """Columns that `profiles.behaviour` adds to profiles, besides one per feature."""
 AUDIT = "audit"
+UNIFIED_EVENTS = "unified_events"
 STATUS_REPORT = "status/report"
 ERASURES = "privacy/erasures"
 SHARED_WITH = "privacy/shared_with"

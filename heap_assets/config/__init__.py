@@ -15,8 +15,9 @@ from heap_assets.config.heap import (
 )
 from heap_assets.config.identity import Behaviour, IdentifierType
 from heap_assets.config.inbox import InboxSettings, InboxSource, InboxTable, LiveSettings
+from heap_assets.config.kinds import Kinds
 from heap_assets.config.load import PATH_VARIABLE, load_settings, parse_settings, settings_path
-from heap_assets.config.models import HEAP_DEFAULT_IDENTIFIERS, Kinds, Settings
+from heap_assets.config.models import HEAP_DEFAULT_IDENTIFIERS, Settings
 from heap_assets.config.operations import UI_VARIABLE, Alert, Host
 from heap_assets.config.privacy import ConsentSource, MaskingRule, PrivacySettings, RequestTable
 from heap_assets.config.reverse_etl import CensusSettings, HightouchSettings, ReverseEtlSync

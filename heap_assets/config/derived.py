@@ -1,4 +1,4 @@
-"""The `models:` section: tables of one's own, by SQL over the lake or by a Python function."""
+"""Tables that are computed from others: `models:`, by SQL over the lake or by a function, and `unified_events:`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from heap_assets.config.base import Owner, Section
 from heap_assets.config.heap import IdentifierTypes
+from heap_assets.tables import HEAP, INBOX
 
 _HEADER = re.compile(r"--\s*(key|created_at|description)\s*:\s*(.+?)\s*$")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
@@ -38,6 +39,18 @@ class ModelSettings(Section):
         if bool(self.inputs) != bool(self.python):
             raise ValueError("inputs: the assets that a function reads; of SQL they are known")
         return self
+
+
+class UnifiedEvents(Section):
+    """Which tables of events are in the one table `unified_events`; patterns as in a shell."""
+
+    assets: list[str] = Field(
+        default=[f"{HEAP}*", f"{INBOX}*"], description="Tables of Heap and of messages: heap/*, inbox/track"
+    )
+    exclude: list[str] = Field(
+        default=[f"{INBOX}{call}" for call in ("identify", "group", "alias", "delete")],
+        description="Of these, tables that are not; by default the calls that are no events of a person",
+    )
 
 
 def models_of_folder(folder: Path) -> dict[str, dict[str, Any]]:

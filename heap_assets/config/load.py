@@ -15,7 +15,8 @@ from pydantic_core import ErrorDetails
 from heap_assets.config.audience_files import with_audience_files
 from heap_assets.config.base import alternatives, one_line
 from heap_assets.config.derived import models_of_folder
-from heap_assets.config.models import Kinds, Settings, settings_model
+from heap_assets.config.kinds import Kinds, settings_model
+from heap_assets.config.models import Settings
 from heap_assets.config.secrets import secrets_of, secrets_of_environment, texts_of, written_secret
 from heap_assets.errors import SettingsError, did_you_mean
 from heap_assets.redaction import keep_addresses, register_secrets

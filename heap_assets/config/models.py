@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
-from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
-from pydantic import Field, create_model, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from heap_assets import clock
 from heap_assets.config.base import Day, Section
 from heap_assets.config.cadences import USUAL, usual_schedule
-from heap_assets.config.derived import ModelSettings
+from heap_assets.config.derived import ModelSettings, UnifiedEvents
 from heap_assets.config.functions import FunctionsSettings
 from heap_assets.config.heap import HeapSettings, IdentifierTypes
 from heap_assets.config.identity import AccountsSettings, IdentitySettings, ProfilesSettings
@@ -21,8 +20,8 @@ from heap_assets.config.inbox import InboxSettings, LiveSettings
 from heap_assets.config.operations import Alert, Host, Keep, RunSettings
 from heap_assets.config.privacy import PrivacySettings
 from heap_assets.config.reverse_etl import ReverseEtlSync
-from heap_assets.config.sync import SyncSettings, sync_section
-from heap_assets.config.warehouse import SourceName, SourceSettings, TargetName, TargetSettings, WarehouseTable, one_of
+from heap_assets.config.sync import SyncSettings
+from heap_assets.config.warehouse import SourceName, SourceSettings, TargetName, TargetSettings, WarehouseTable
 from heap_assets.errors import did_you_mean
 from heap_assets.tables import (
     PROFILE_COLUMNS,
@@ -48,16 +47,8 @@ class LakeSettings(Section):
     options: dict[str, str] = Field(default={}, description="Options of the object store, such as aws_region")
 
 
-class Kinds(NamedTuple):
-    """The models of all kinds that sections of the settings may be of."""
-
-    syncs: tuple[type[SyncSettings], ...]
-    sources: tuple[type[SourceSettings], ...]
-    targets: tuple[type[TargetSettings], ...]
-
-
 class Settings(Section):
-    """heap_assets.yaml. Of which kinds its sections may be is handed in (:func:`settings_model`)."""
+    """heap_assets.yaml. Of which kinds its sections may be is handed in (`kinds.settings_model`)."""
 
     sync_kinds: ClassVar[tuple[type[SyncSettings], ...]] = ()
 
@@ -81,6 +72,9 @@ class Settings(Section):
         default={}, description="Name of a table to the SQL or the function that makes it (docs/models.md)"
     )
     models_folder: str | None = Field(default=None, description="Folder of .sql files that are models, too")
+    unified_events: UnifiedEvents | None = Field(
+        default=None, description="One table of the events of Heap and of the inbox (docs/unified_events.md)"
+    )
     analytics: dict[TargetName, dict[str, object]] = Field(
         default={}, description="Name of a result to its kind and parameters (docs/analytics.md)"
     )
@@ -424,25 +418,3 @@ class Settings(Section):
                     continue  # a composite: an identifier type made of several columns
                 for one in [types] if isinstance(types, str) else types:
                     yield f"{where}.{column}", one
-
-
-@cache
-def settings_model(kinds: Kinds) -> type[Settings]:
-    """Return the model of a settings file whose sections may be of these kinds."""
-    source, target = one_of(kinds.sources), one_of(kinds.targets)
-    model = create_model(
-        "Settings",
-        __base__=Settings,
-        warehouse=(source | None, _like("warehouse")),
-        sources=(dict[SourceName, source], _like("sources")),  # type: ignore[valid-type]
-        sync=(sync_section(kinds.syncs), _like("sync")),
-        publish=(dict[TargetName, target], _like("publish")),  # type: ignore[valid-type]
-    )
-    model.sync_kinds = kinds.syncs
-    return model
-
-
-def _like(name: str) -> Any:
-    """Return a field with the default and description of :class:`Settings`, for another annotation."""
-    field = Settings.model_fields[name]
-    return Field(default=field.default, description=field.description)

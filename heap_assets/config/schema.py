@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from heap_assets.config.models import Kinds, settings_model
+from heap_assets.config.kinds import Kinds, settings_model
 
 _VARIABLE = {"type": "string", "pattern": r"\$\{"}
 _NUMBERS = ("integer", "number", "boolean")

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 from heap_assets.config.base import Cron, Owner, Section, TimeZone
 from heap_assets.config.heap import IdentifierTypes
 from heap_assets.config.sql_location import SqlLocation
-from heap_assets.tables import GRAPH, HEAP, PROFILES, RESERVED_SOURCES, is_source_name
+from heap_assets.tables import GRAPH, HEAP, PROFILES, RESERVED_SOURCES, UNIFIED_EVENTS, is_source_name
 
 _TABLE = re.compile(r"[A-Za-z0-9_]{1,100}")
 """What Dagster and every file system hold; what a table is called in the warehouse, `relation` says."""
@@ -122,7 +122,7 @@ class SourceSettings(Section, ABC):
         """
 
 
-DEFAULT_ASSETS = [f"{HEAP}*", GRAPH, PROFILES, "events"]
+DEFAULT_ASSETS = [f"{HEAP}*", GRAPH, PROFILES, "events", f"{UNIFIED_EVENTS}*"]
 
 
 class TargetSettings(Section, ABC):

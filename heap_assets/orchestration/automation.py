@@ -119,12 +119,15 @@ def touched_days(project: Project) -> Condition:
     return _after_landing(project, unbuilt_days, "its rows or columns are newer than its last build")
 
 
+def due_by_lake(project: Project, due: Callable[[], Mapping[str, Collection[date]]], label: str) -> Condition:
+    """Return the condition of tables whose due days, however old, are a function of the lake alone."""
+    return _labelled(_unless_running_or_failed(DaysDue(project.names, label, Recent(due))), label)
+
+
 def posted_days(project: Project) -> Condition:
     """Return the condition of the inbox's tables: every day with messages that are not in it, however old."""
     label = "it has messages that came since its last build, or its function is another"
-    return _labelled(
-        _unless_running_or_failed(DaysDue(project.names, label, Recent(lambda: unbuilt_inbox_days(project)))), label
-    )
+    return due_by_lake(project, lambda: unbuilt_inbox_days(project), label)
 
 
 def newest_touched_day(project: Project) -> Condition:

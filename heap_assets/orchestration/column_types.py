@@ -8,11 +8,21 @@ import polars as pl
 
 from heap_assets.identity import AUDIT_SCHEMA, CHANGES, CONFLICTS, GRAPH, LINKS, REVIEW, SHARED
 from heap_assets.pipelines.erasure_requests import SCHEMA as ERASURE_SCHEMA
-from heap_assets.profiles import MEMBERSHIP_SCHEMA, PROFILE_SCHEMA
+from heap_assets.profiles import MEMBERSHIP_SCHEMA, PROFILE_SCHEMA, UNIFIED_SCHEMA
 from heap_assets.project import Project
 from heap_assets.signals import FIRINGS
 from heap_assets.sources.heap_connect import key_dtype
-from heap_assets.tables import AUDIENCES, AUDIT, ERASURES, PROFILES, is_analytics, is_heap_table, is_signal, is_sync
+from heap_assets.tables import (
+    AUDIENCES,
+    AUDIT,
+    ERASURES,
+    PROFILES,
+    UNIFIED_EVENTS,
+    is_analytics,
+    is_heap_table,
+    is_signal,
+    is_sync,
+)
 from heap_assets.tables import CHANGES as CHANGES_ASSET
 from heap_assets.tables import CONFLICTS as CONFLICTS_ASSET
 from heap_assets.tables import GRAPH as GRAPH_ASSET
@@ -34,6 +44,7 @@ _SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     PROFILES: PROFILE_SCHEMA,
     AUDIENCES: MEMBERSHIP_SCHEMA,
     AUDIT: AUDIT_SCHEMA,
+    UNIFIED_EVENTS: UNIFIED_SCHEMA,
     ERASURES: ERASURE_SCHEMA,
 }
 

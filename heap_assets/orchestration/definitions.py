@@ -27,6 +27,7 @@ from heap_assets.orchestration.assets.reverse_etl import GROUP as REVERSE_ETL
 from heap_assets.orchestration.assets.reverse_etl import reverse_etl
 from heap_assets.orchestration.assets.status import status_report, status_schedule
 from heap_assets.orchestration.assets.sync import syncs
+from heap_assets.orchestration.assets.unified_events import unified_events
 from heap_assets.orchestration.assets.waiting import ExplainingSensor, Reasons, waiting_sensor
 from heap_assets.orchestration.assets.warehouse import warehouse_tables
 from heap_assets.orchestration.checks import LAKE, check_step
@@ -140,6 +141,7 @@ def _definitions(project: Project) -> dg.Definitions:
         *reverse_etl(project),
         *warehouse_tables(project),
         *inbox_tables(project),
+        *unified_events(project),
         erasures(project),
     ]
     by_group = Groups(project, assets)
@@ -243,7 +245,7 @@ def automation_sensors(
         ExplainingSensor(
             name("identity_follows_tables"),
             why=reasons.of(*_PEOPLE, otherwise="the newest graph and what follows from it are built"),
-            target=by_group.selection("identity", "profiles", "signals", "analytics", "models", "status"),
+            target=by_group.selection("identity", "profiles", "signals", "analytics", "models", "unified", "status"),
             default_status=status,
             minimum_interval_seconds=_AUTOMATION_SECONDS,
             description="Resolves the newest day once its inputs are settled; profiles, audit and status page follow.",

@@ -25,6 +25,7 @@ _TEAMS: Mapping[str, str] = {
     "signals": "team:marketing",
     "status": "team:data",
     "sync": "team:marketing",
+    "unified": "team:data",
 }
 """Owners by asset or group (features.md G67) where the settings name none."""
 _OF_SOURCES = "team:revops"

@@ -20,6 +20,7 @@ from heap_assets.pipelines.reverse_etl import start_and_wait
 from heap_assets.pipelines.reviewing import reviewed_table
 from heap_assets.pipelines.signals import signal_of_day
 from heap_assets.pipelines.snapshots import snapshot_of_day
+from heap_assets.pipelines.unified_events import unified_day
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import Landing, build_event_day, build_user_migrations, build_users
 from heap_assets.tables import (
@@ -38,6 +39,7 @@ from heap_assets.tables import (
     REVIEW,
     SIGNALS,
     SYNCS,
+    UNIFIED_EVENTS,
     USERS,
     WAREHOUSE,
     is_sync,
@@ -59,6 +61,7 @@ _CODE: Mapping[str, Callable[..., Any]] = {
     IDENTITY: identity_of_day,
     PROFILES: profiles_of_day,
     AUDIT: audit_of_day,
+    UNIFIED_EVENTS: unified_day,
     ERASURES: erasure.run,
     SYNCS: delivery.send,
     SIGNALS: signal_of_day,

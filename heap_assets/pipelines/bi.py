@@ -18,6 +18,7 @@ from heap_assets.pipelines.publishing import (
     published_tables,
     resolvable,
 )
+from heap_assets.profiles import UNIFIED_KEY
 from heap_assets.project import Project
 from heap_assets.sources.warehouse import DAY_COLUMN, Publisher
 from heap_assets.tables import (
@@ -25,6 +26,7 @@ from heap_assets.tables import (
     PROFILES,
     SESSIONS,
     SNAPSHOT_TABLES,
+    UNIFIED_EVENTS,
     USERS,
     is_heap_table,
     is_warehouse_table,
@@ -36,6 +38,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     USERS: ("user_id",),
     PROFILES: ("profile_id",),
     GRAPH: ("identifier_type", "identifier"),
+    UNIFIED_EVENTS: UNIFIED_KEY,
 }
 _DAY = Column(DAY_COLUMN, Kind.DATE, "Day of the lake's partition that the row is of, UTC.")
 _VIEWED = (
@@ -107,8 +110,9 @@ def _table(
             doc = docs.get(column)
             text = doc.text if doc else table.publication.descriptions.get(column, "")
             columns.append(Column(names[column], Kind.of(dtype), text, bool(doc and doc.personal)))
-    is_event = is_wide or (is_heap_table(asset) and project.heap_tables[asset] not in SNAPSHOT_TABLES)
-    key = ("event_id", "user_id") if is_event else _key(project, asset)
+    is_of_heap = is_wide or (is_heap_table(asset) and project.heap_tables[asset] not in SNAPSHOT_TABLES)
+    is_event = is_of_heap or asset == UNIFIED_EVENTS
+    key = ("event_id", "user_id") if is_of_heap else _key(project, asset)
     spelled = tuple(Column(location.spelled(c.name), c.kind, c.description, c.personal) for c in columns)
     present = {column.name for column in spelled}
     key = tuple(location.spelled(names.get(column, column)) for column in key)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from heap_assets.analytics import result_columns
 from heap_assets.pipelines.analytics import query_of
+from heap_assets.profiles import UNIFIED
 from heap_assets.project import Project
 from heap_assets.signals import FIRING_COLUMNS, PERSONAL_COLUMNS
 from heap_assets.tables import (
@@ -22,6 +23,7 @@ from heap_assets.tables import (
     REVIEW,
     SHARED,
     SIGNALS,
+    UNIFIED_EVENTS,
     USERS,
     is_analytics,
     is_heap_table,
@@ -144,6 +146,7 @@ _COLUMNS: Mapping[str, Mapping[str, ColumnDoc]] = {
     },
     USERS: {"migrated_to": ColumnDoc("The user that this one has become; empty if it stands.")},
     DUMPS: {},
+    UNIFIED_EVENTS: {name: ColumnDoc(column.about, column.personal) for name, column in UNIFIED.items()},
 }
 
 

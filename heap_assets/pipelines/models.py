@@ -20,6 +20,7 @@ from heap_assets.tables import (
     PROFILES,
     RESOLVED,
     SNAPSHOT_TABLES,
+    UNIFIED_EVENTS,
     analytics_asset,
     heap_asset,
     is_inbox_table,
@@ -139,7 +140,7 @@ def _keys(project: Project, asset: str, day: date) -> list[str]:
 
 def _adds_up(project: Project, asset: str) -> bool:
     """Return whether the days of a table add up; others hold how things stood."""
-    return asset in project.event_sources or is_inbox_table(asset) or is_signal(asset)
+    return asset in project.event_sources or is_inbox_table(asset) or is_signal(asset) or asset == UNIFIED_EVENTS
 
 
 def _tables(project: Project) -> SqlTables:
@@ -148,7 +149,7 @@ def _tables(project: Project) -> SqlTables:
     assets = [
         *(heap_asset(table) for table in (*project.event_tables, *SNAPSHOT_TABLES)),
         *(warehouse_asset(name) for name in settings.source_tables),
-        *RESOLVED, PROFILES, AUDIENCES, AUDIT,
+        *RESOLVED, PROFILES, AUDIENCES, AUDIT, *([UNIFIED_EVENTS] if settings.unified_events else []),
         *map(signal_asset, settings.signals), *map(analytics_asset, settings.analytics),
         *map(model_asset, settings.models),
     ]  # fmt: skip

@@ -13,6 +13,8 @@ from typing import Final
 import polars as pl
 
 from heap_assets.errors import MissingInputError, SettingsError
+from heap_assets.pipelines.unified_events import unified_sources
+from heap_assets.profiles import UNIFIED
 from heap_assets.project import Project, check_publish_hosts
 from heap_assets.sources.heap_bigquery import events_table as wide
 from heap_assets.sources.warehouse import (
@@ -40,6 +42,7 @@ from heap_assets.tables import (
     REVIEW,
     SHARED,
     SNAPSHOT_TABLES,
+    UNIFIED_EVENTS,
     USERS,
     heap_asset,
     is_heap_table,
@@ -93,7 +96,9 @@ def publishable(project: Project) -> list[str]:
     tables = project.settings.read_tables
     events = [heap_asset(table) for table in project.event_tables]
     messages = [*project.message_tables, *((INBOX_USERS, INBOX_ACCOUNTS) if project.settings.inbox else ())]
-    return [*events, USERS, MIGRATIONS, *map(warehouse_asset, tables), *messages, *list(_CLUSTERED)[2:], EVENTS]
+    unified = [UNIFIED_EVENTS] if unified_sources(project) else []
+    own = [*list(_CLUSTERED)[2:], *unified, EVENTS]
+    return [*events, USERS, MIGRATIONS, *map(warehouse_asset, tables), *messages, *own]
 
 
 def published_tables(project: Project, target: str) -> list[PublishedTable]:
@@ -266,10 +271,20 @@ def _table(project: Project, target: str, asset: str, name: str) -> PublishedTab
         return PublishedTable(target, wide.PUBLICATION, sources)
     description, descriptions = _described(project, asset)
     cluster = _CLUSTERED.get(asset) or (("user_id",) if is_heap_table(asset) or asset in project.message_tables else ())
+    if asset == UNIFIED_EVENTS:
+        cluster = ("event", "profile_id")
+    json_columns = frozenset({"properties"}) if asset == UNIFIED_EVENTS else frozenset[str]()
     reserved = RESOLVED_COLUMNS if asset in map(heap_asset, project.event_tables) else frozenset[str]()
     return PublishedTable(
         target,
-        Publication(name, description=description, descriptions=descriptions, cluster_by=cluster, reserved=reserved),
+        Publication(
+            name,
+            description=description,
+            descriptions=descriptions,
+            cluster_by=cluster,
+            json_columns=json_columns,
+            reserved=reserved,
+        ),
         (asset,),
     )
 
@@ -288,6 +303,9 @@ def _described(project: Project, asset: str) -> tuple[str, dict[str, str]]:
         return table.description or f"{table.relation} as it stood at the end of partition_day", {}
     if asset in project.message_tables:
         return f"Messages that happened on partition_day, of {asset}", _ABOUT_MESSAGES
+    if asset == UNIFIED_EVENTS:
+        about = {name: column.about for name, column in UNIFIED.items()}
+        return "Events of Heap and of the inbox in the same columns, that happened on partition_day", about
     if asset == PROFILES:
         traits = project.settings.profiles.traits
         about = {name: trait.description for name, trait in traits.items() if trait.description}

@@ -21,6 +21,7 @@ from heap_assets.pipelines.publishing import open_publisher, published_tables, u
 from heap_assets.pipelines.readiness import graph_is_due, unbuilt_days, unbuilt_people
 from heap_assets.pipelines.snapshots import last_read
 from heap_assets.pipelines.sync_gate import ledger_folders
+from heap_assets.pipelines.unified_events import unbuilt_unified_days
 from heap_assets.pipelines.waiting import Wait, first_runs, next_tick, unread_tables, waits
 from heap_assets.project import Project
 from heap_assets.quality import Severity, StoredResult, result_store
@@ -34,6 +35,7 @@ from heap_assets.tables import (
     RESOLVED,
     REVIEW,
     SNAPSHOT_TABLES,
+    UNIFIED_EVENTS,
     analytics_asset,
     heap_asset,
     is_heap_table,
@@ -58,7 +60,7 @@ _BROKEN = (SyncStatus.STOPPED, SyncStatus.REFUSED, SyncStatus.BLOCKED, SyncStatu
 
 def days_due(project: Project) -> dict[str, set[date]]:
     """Return asset to the days that are to be built, read or sent now."""
-    due = {**unbuilt_days(project), **unbuilt_people(project)}
+    due = {**unbuilt_days(project), **unbuilt_people(project), **unbuilt_unified_days(project)}
     for asset, days in (*unread_tables(project).items(), *first_runs(project).items()):
         due[asset] = set(days)
     if day := graph_is_due(project):
@@ -297,6 +299,7 @@ def _assets(project: Project) -> list[str]:
         *(heap_asset(table) for table in (*SNAPSHOT_TABLES, *project.event_tables)),
         *(warehouse_asset(name) for name in warehouse),
         *(*RESOLVED, REVIEW, PROFILES, AUDIT, *audiences),
+        *([UNIFIED_EVENTS] if project.settings.unified_events else []),
         *(sync_asset(name) for name in project.settings.sync),
     ]
 

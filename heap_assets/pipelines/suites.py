@@ -29,6 +29,7 @@ from heap_assets.quality import (
     checks_for_message_table,
     checks_for_migrations,
     checks_for_profiles,
+    checks_for_unified_events,
     checks_for_users,
     checks_for_warehouse_table,
     coming_check,
@@ -45,6 +46,7 @@ from heap_assets.tables import (
     GRAPH,
     MIGRATIONS,
     PROFILES,
+    UNIFIED_EVENTS,
     USERS,
     analytics_asset,
     heap_asset,
@@ -70,6 +72,8 @@ def checks_of(project: Project, asset: str) -> list[Check]:
     tolerated, rules = thresholds(project), project.rules_of_settings
     if asset == USERS:
         return checks_for_users(tolerated, [heap_asset(table) for table in project.event_tables])
+    if asset == UNIFIED_EVENTS:
+        return checks_for_unified_events(asset)
     if asset == MIGRATIONS:
         return checks_for_migrations(tolerated)
     if is_heap_table(asset):

@@ -75,6 +75,7 @@ PLACES: Final = (
     Place("identity", rf"{tables.IDENTITY}.*\.parquet", "rows", "identifiers, links, profile ids"),
     Place("profiles", _table(tables.PROFILES), "rows", "golden records"),
     Place("audiences", _table(tables.AUDIENCES), "rows", "profile ids"),
+    Place("unified events", _table(tables.UNIFIED_EVENTS), "rows", "events by person, with their properties"),
     Place("audit", _table(tables.AUDIT), "rows", "counts; names of tables"),
     Place("own tables", r"(?:inbox|signals|analytics|models|live|privacy|heap_connect|status|sync|publish|reverse_etl)"
           r"/.*\.parquet", "rows", "rows by profile id or identifier"),

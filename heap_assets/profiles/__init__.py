@@ -43,6 +43,13 @@ from heap_assets.profiles.membership import ENTERED, LEFT, MEMBERSHIP_SCHEMA, ST
 from heap_assets.profiles.sequences import chains, within_span
 from heap_assets.profiles.survivorship import Choose, TraitRule
 from heap_assets.profiles.trait_rows import TraitSource
+from heap_assets.profiles.unified import (
+    UNIFIED,
+    UNIFIED_KEY,
+    UNIFIED_SCHEMA,
+    heap_events_unified,
+    messages_unified,
+)
 
 __all__ = [
     "ENTERED",
@@ -51,6 +58,9 @@ __all__ = [
     "PROFILE_SCHEMA",
     "SET_ASIDE",
     "STAYED",
+    "UNIFIED",
+    "UNIFIED_KEY",
+    "UNIFIED_SCHEMA",
     "Accounts",
     "Audience",
     "Choose",
@@ -74,12 +84,14 @@ __all__ = [
     "events_needed",
     "events_of_profiles",
     "golden_records",
+    "heap_events_unified",
     "holds",
     "in_order",
     "lifecycle",
     "meeting",
     "members",
     "membership",
+    "messages_unified",
     "only",
     "parse_audience",
     "parse_conditions",

@@ -44,6 +44,7 @@ from heap_assets.quality.sync import (
     sync_results,
 )
 from heap_assets.quality.thresholds import Cadence, Thresholds
+from heap_assets.quality.unified import checks_for_unified_events
 from heap_assets.quality.warehouse import checks_for_warehouse_table
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "checks_for_migrations",
     "checks_for_profiles",
     "checks_for_sync",
+    "checks_for_unified_events",
     "checks_for_users",
     "checks_for_warehouse_table",
     "coming_check",
