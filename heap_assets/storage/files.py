@@ -71,6 +71,7 @@ SCRATCH = "heap-assets-"
 """Prefix of folders for one process's use, below the machine's folder of temporary files."""
 
 LOCK = ".tmp-lock"
+"""Prefix of the files that writers lock: these stay."""
 _SILENT_SECONDS = 3600.0
 """A file that was not written to for so long has no writer any more."""
 
@@ -85,7 +86,9 @@ def remove_leftovers(root: Path, silent_seconds: float = _SILENT_SECONDS) -> lis
     """
     before = time.time() - silent_seconds
     files = [Path(folder, name) for folder, _, names in os.walk(root) for name in names]
-    unfinished = [p for p in files if (p.name.startswith(PREFIX) and p.name != LOCK) or _OBSTORE.search(p.name)]
+    unfinished = [
+        p for p in files if (p.name.startswith(PREFIX) and not p.name.startswith(LOCK)) or _OBSTORE.search(p.name)
+    ]
     return [path for path in unfinished if _is_silent(path, before) and _removed(path)]
 
 

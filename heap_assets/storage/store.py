@@ -23,6 +23,7 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from zlib import crc32
 
 import obstore
 import polars as pl
@@ -41,6 +42,8 @@ _REMOTE = ("s3://", "gs://")
 _FAST = 1  # of zstd: a third faster to write than 3, for files 3 % larger
 _PATIENCE_SECONDS = 60.0
 _POLL_SECONDS = 0.005
+_LOCKS = 16
+"""Of a folder: with one for all, processes that write different objects would wait for each other's disk."""
 _SMALLEST_PARQUET = 12
 _LONGEST_UPLOAD = "30m"
 _ONE_REQUEST_BYTES = 1 << 30
@@ -187,10 +190,10 @@ class Store:
         `change`: gets the object's bytes, None if there is none, and returns what to write, None for nothing. It is
         called again with what somebody else has written meanwhile, and may see its own change in it.
 
-        Raises ConflictError if others keep writing, or hold the lock of the folder, for a minute.
+        Raises ConflictError if others keep writing, or hold its lock, for a minute.
         """
         if self.is_local:
-            with self._locked():
+            with self._locked(key):
                 changed = change(self._read_with_info(key)[0])
                 if changed is not None:
                     self.write(key, changed)
@@ -212,7 +215,7 @@ class Store:
         store are compared right before their upload only.
         """
         if self.is_local:
-            with self._locked():
+            with self._locked(key):
                 if not _is_same(self.head(key), expected):
                     return False
                 os.replace(path, self.root / key)  # noqa: PTH105  os.replace is the documented atomic call
@@ -235,7 +238,7 @@ class Store:
         """
         if not self.is_local:
             return False
-        return not self.root.is_dir() or all(path.name == LOCK for path in self.root.iterdir())
+        return not self.root.is_dir() or all(path.name.startswith(LOCK) for path in self.root.iterdir())
 
     def tidy(self) -> int:
         """Remove files that killed writers left in a folder; return how many.
@@ -328,15 +331,18 @@ class Store:
         return info is not None and info.size >= _SMALLEST_PARQUET and (path is None or is_whole(path))
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the folder's lock; a process that dies lets go of it."""
+    def _locked(self, key: str) -> Iterator[None]:
+        """Hold the lock of an object, which it shares with few others; a process that dies lets go of it."""
         self._lock.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._lock, poll_interval=_POLL_SECONDS)
+        # of the path below the folder of locks: processes may have mounted the same folder in different places
+        path = (self.root / key).relative_to(self._lock.parent).as_posix()
+        file = self._lock.with_name(f"{self._lock.name}-{crc32(path.encode()) % _LOCKS:x}")
+        lock = FileLock(file, poll_interval=_POLL_SECONDS)
         try:
             lock.acquire(timeout=_PATIENCE_SECONDS)
         except Timeout as error:
             raise ConflictError(
-                f"{self._lock} has been held by another process for {_PATIENCE_SECONDS:.0f} s: end that process"
+                f"{file} has been held by another process for {_PATIENCE_SECONDS:.0f} s: end that process"
             ) from error
         try:
             yield

@@ -200,7 +200,7 @@ def _partial_files(root: Path) -> int:
     for path in root.rglob(".tmp-*"):
         os.utime(path, (0, 0))
     Lake.open(str(root)).store.tidy()
-    return sum(path.name != ".tmp-lock" for path in root.rglob(".tmp-*"))
+    return sum(not path.name.startswith(".tmp-lock") for path in root.rglob(".tmp-*"))
 
 
 def _days(there: Project) -> dict[str, str]:
