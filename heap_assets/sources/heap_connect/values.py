@@ -79,8 +79,7 @@ def read_times(column: pl.Series) -> Read:
 def _times(column: pl.Series) -> pl.Series:
     dtype = column.dtype
     if isinstance(dtype, pl.Datetime):
-        zoned = column.dt.convert_time_zone("UTC") if dtype.time_zone else column.dt.replace_time_zone("UTC")
-        return _bounded(zoned.cast(TIME))
+        return _bounded(_in_utc(column).cast(TIME))
     if dtype == pl.Date:
         return _bounded(column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
     if dtype.is_integer():
@@ -106,14 +105,24 @@ def _exported(column: pl.Series) -> pl.Series:
 
 
 def _other_formats(column: pl.Series) -> pl.Series:
+    """Read what has none of the earlier formats by the next one, until all is read: most columns have one format."""
     text = column.str.strip_chars()
-    digits = text.str.contains(_DIGITS)
-    tries = [_epoch(text.set(~digits, None).cast(pl.Int64, strict=False))]
-    tries += [text.str.to_datetime(f, time_unit="us", strict=False).dt.replace_time_zone("UTC") for f in _FORMATS]
-    tries += [text.str.to_datetime(f, time_unit="us", strict=False).dt.convert_time_zone("UTC") for f in _ZONED]
-    tries.append(text.str.to_date(_DAY, strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
-    names = [f"{i}" for i in range(len(tries))]
-    return pl.DataFrame(dict(zip(names, tries, strict=True))).select(pl.coalesce(names).alias(column.name)).to_series()
+    times = _epoch(text.set(~text.str.contains(_DIGITS), None).cast(pl.Int64, strict=False))
+    for form in (*_FORMATS, *_ZONED, _DAY):
+        is_unread = times.is_null() & text.is_not_null()
+        if not is_unread.any():
+            break
+        if form == _DAY:
+            read = text.str.to_date(form, strict=False).cast(pl.Datetime("us"))
+        else:
+            read = text.str.to_datetime(form, time_unit="us", strict=False)
+        times = times.zip_with(~is_unread, _in_utc(read))
+    return times.alias(column.name)
+
+
+def _in_utc(times: pl.Series) -> pl.Series:
+    is_zoned = isinstance(times.dtype, pl.Datetime) and times.dtype.time_zone
+    return times.dt.convert_time_zone("UTC") if is_zoned else times.dt.replace_time_zone("UTC")
 
 
 def _epoch(numbers: pl.Series) -> pl.Series:
