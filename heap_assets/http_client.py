@@ -273,7 +273,7 @@ def _read(response: httpcore.Response, longest: int) -> Answer:
     encoding = headers.get("content-encoding", "").strip().lower()
     decoder = {"": None, "identity": None, "gzip": 31, "x-gzip": 31, "deflate": 47}
     if encoding not in decoder:
-        return Answer(response.status, b"", headers, f"encoded as {encoding[:20]!r}, which was not simulated for")
+        return Answer(response.status, b"", headers, f"encoded as {encoding[:20]!r}, which was not asked for")
     window = decoder[encoding]
     inflate = zlib.decompressobj(window) if window is not None else None
     body, received = bytearray(), 0
