@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import click
 
 from heap_assets.cli.output import progress
-from heap_assets.cli.settings_docs import connectors_page, settings_page
+from heap_assets.cli.settings_docs import connectors_pages, settings_page
 from heap_assets.config import settings_path
 from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.orchestration.generated_docs import (
@@ -57,7 +57,7 @@ def docs(only_check: bool) -> None:
         if only_check:
             click.echo(f"{path} is out of date: run `make docs`")
         else:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
             click.echo(f"Wrote {path}")
     if not outdated:
@@ -74,7 +74,7 @@ def generated_pages(project: Project) -> Mapping[str, str]:
         "reference/cli.md": cli_page(_group),
         "checks.md": checks_document(definitions),
         "how_to/failed_checks.md": failed_checks_page(definitions),
-        "reference/connectors.md": connectors_page(),
+        **connectors_pages(),
         "reference/settings.md": settings_page(type(project.settings)),
         "reference/tables.md": tables_page(definitions),
     }

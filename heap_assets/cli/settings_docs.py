@@ -34,6 +34,10 @@ A sync is an entry of `sync:` in heap_assets.yaml. Its name is the name of its a
 | Kind | What it sends |
 | --- | --- |
 """
+_CONNECTOR = """# {vendor}
+
+Generated from the connector by `make docs`; do not edit. The keys of every kind: [connectors](../connectors.md).
+"""
 _HEAD = ("Key", "Type", "Default", "Meaning")
 _DOCUMENTED_BY_CONNECTORS = "sync"
 
@@ -44,8 +48,8 @@ def settings_page(model: type[Settings]) -> str:
     return _SETTINGS + "\n" + "\n\n".join(_Page(schema).sections("", schema)) + "\n"
 
 
-def connectors_page() -> str:
-    """Return docs/reference/connectors.md: the settings of every kind of sync of this package."""
+def connectors_pages() -> Mapping[str, str]:
+    """Return docs/reference/connectors.md, and a page below it for each vendor: the settings of its kinds of sync."""
     schemas = {
         kind: connector.settings_model.model_json_schema(by_alias=True)
         for kind, connector in connectors().items()
@@ -57,19 +61,34 @@ def connectors_page() -> str:
         for key, field in first["properties"].items()
         if key != "kind" and all(other["properties"].get(key) == field for other in later_kinds)
     }
-    overview = "\n".join(f"| [{kind}](#{heading_anchor(kind)}) | {connectors()[kind].summary()} |" for kind in schemas)
-    parts = [
+    vendors = {kind: _vendor(kind) for kind in schemas}
+    overview = "\n".join(
+        f"| [{kind}](connectors/{vendor}.md#{heading_anchor(kind)}) | {connectors()[kind].summary()} |"
+        for kind, vendor in vendors.items()
+    )
+    pages = sorted({f"connectors/{vendor}" for vendor in vendors.values()})
+    common = [
         _CONNECTORS + overview,
         "## Keys of every kind",
         *_Page(first).sections("sync.<name>", {"properties": shared}),
+        "\n".join(["```{toctree}", ":hidden:", "", *pages, "```"]),
     ]
+    of_vendors = {vendor: [_CONNECTOR.format(vendor=vendor).rstrip()] for vendor in sorted(set(vendors.values()))}
     for kind, schema in schemas.items():
         own = {key: field for key, field in schema["properties"].items() if key not in shared}
+        parts = of_vendors[vendors[kind]]
         parts += [f"## {kind}", connectors()[kind].docs()]
         if text := connectors()[kind].untried:
             parts.append(f"**Not tried by `heap-assets sync check`:** {text}.")
         parts += _Page(schema, skip={"guard"}).sections("", {**schema, "properties": own})
-    return "\n\n".join(parts) + "\n"
+    texts = {"": common} | {f"/{vendor}": parts for vendor, parts in of_vendors.items()}
+    return {f"reference/connectors{name}.md": "\n\n".join(parts) + "\n" for name, parts in texts.items()}
+
+
+def _vendor(kind: str) -> str:
+    """Return the vendor of a kind, as its page is called."""
+    first, _, second = kind.partition("_")
+    return f"{first}_cloud" if second.startswith("cloud_") else first
 
 
 class _Page:

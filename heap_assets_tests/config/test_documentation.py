@@ -30,15 +30,15 @@ VARIABLES = (
 RUN_AS_A_WHOLE = ROOT / "docs" / "tutorial.md"
 """Its sections only make sense together: `heap_assets_tests/documentation` runs them."""
 
-OF_KINDS = ROOT / "docs" / "reference" / "connectors.md"
-"""Its examples are of one sync of a kind each."""
+OF_KINDS = set((ROOT / "docs" / "reference" / "connectors").glob("*.md"))
+"""Their examples are of one sync of a kind each."""
 OTHER_FILES = ({"type", "attributes"}, {"concurrency", "run_monitoring"})
 """Keys of examples of defs.yaml and of dagster.yaml."""
 
 
 def shown() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield every YAML block of README and docs that is (part of) a settings file."""
-    for path in sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - {RUN_AS_A_WHOLE, OF_KINDS}):
+    for path in sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - {RUN_AS_A_WHOLE, *OF_KINDS}):
         for number, match in enumerate(re.finditer(r"( *)```yaml\n(.*?)```", path.read_text(), re.DOTALL)):
             text = "\n".join(line.removeprefix(match[1]) for line in match[2].splitlines())
             block = yaml.safe_load(text)

@@ -37,6 +37,10 @@ FAULTS: dict[str, list[tuple[Change, str]]] = {
         (lambda s: s.user_fields.update(is_pql="integer"), "user field is_pql"),
         (lambda s: s.user_fields.update(trial_end="checkbox"), "user field trial_end"),
     ],
+    "ZendeskTickets": [
+        (lambda s: setattr(s, "ticket_fields", {71: "integer", 72: "integer"}), "ticket field session_link"),
+        (lambda s: setattr(s, "ticket_fields", {72: "integer"}), "ticket field session_link"),
+    ],
     "PipedrivePersons": [
         (lambda s: _retyped(s, "Seats", "varchar"), "field Seats"),
         (lambda s: _retyped(s, "Trial end", "double"), "field Trial end"),

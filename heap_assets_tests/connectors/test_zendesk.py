@@ -223,3 +223,85 @@ def test_what_cannot_be_is_said_when_settings_are_loaded(
     text = TestZendeskUsers.settings.replace("{url}", "http://127.0.0.1:9").replace("requests_in_flight: 2\n", "")
     with pytest.raises(SettingsError, match=message):
         kit.Deployment.make(tmp_path, text + more)
+
+
+class TestZendeskTickets(ConnectorSuite):
+    """Links to sessions in a field of tickets."""
+
+    settings = (
+        _ACCOUNT.replace("zendesk_users", "zendesk_tickets").replace("poll_seconds: 0.02\n", "")
+        + "ticket_fields: {session_link: 71, visits: 72}\nproperties: {session_link: link, visits: visits}\n"
+    )
+    secrets = {"ZENDESK_TOKEN": TOKEN}
+    schema = {"id": pl.String, "link": pl.String, "visits": pl.Int64}
+    renews = False
+    keys_in_addresses = True
+    many = 30
+    faults = {"server_error": {"wait": 0}, "token_expired": {"skip": 5}}
+    absent = {
+        "create": "no ticket is made",
+        "duplicate_key": "an id is one ticket",
+        "whole_batch_refused": "a call is one ticket",
+    }
+
+    def make_server(self) -> ZendeskServer:
+        server = ZendeskServer()
+        server.api_token = TOKEN
+        server.ticket_fields = {71: "text", 72: "integer"}
+        return server
+
+    def seed(self, server: VendorServer, rows: Sequence[Row]) -> None:
+        assert isinstance(server, ZendeskServer)
+        for row in rows:
+            if row["id"].isdigit() and row["id"] not in server.table("ticket"):
+                server.put_ticket(int(row["id"]), subject="Help")
+
+    def row(self, number: int, version: int = 0) -> Row:
+        link = f"https://heap.example/sessions/s-{number}-{version}"
+        return {"id": str(4000 + number), "link": link, "visits": number}
+
+    def cleared(self, row: Row) -> Row:
+        return {**row, "link": None}
+
+    def expected(self, row: Row) -> Mapping[str, Any]:
+        return {"session_link": row["link"], "visits": row["visits"]}
+
+    def held(self, server: VendorServer) -> list[tuple[str, Mapping[str, Any]]]:
+        tickets = server.records.get("ticket", {})
+        fields = {id: {one["id"]: one["value"] for one in ticket["custom_fields"]} for id, ticket in tickets.items()}
+        return [(id, {"session_link": one.get(71), "visits": one.get(72)}) for id, one in fields.items()]
+
+    def bad_value(self, row: Row, server: VendorServer) -> object:
+        return row["link"]
+
+    def at_limits(self) -> Sequence[Row]:
+        return self.rows(12)
+
+    def beyond_limits(self) -> Sequence[Row]:
+        return [{**self.row(12), "id": "T-12"}]
+
+    def test_a_field_that_is_not_there_is_not_ignored(self, deployment: kit.Deployment, server: ZendeskServer) -> None:
+        server.ticket_fields = {72: "integer"}
+        rows = self.rows(2)
+        self.seed(server, rows)
+        deployment.write(0, [rows[0], {**rows[1], "link": None}], self.schema)
+        report = deployment.send(0, "r1")
+        assert (report.sent, report.rejected) == (1, 1)
+        assert "no ticket field 71 (session_link)" in str(report.rejections)
+
+    def test_closed_and_deleted_tickets_are_left(self, deployment: kit.Deployment, server: ZendeskServer) -> None:
+        rows = self.rows(3)
+        self.seed(server, rows)
+        server.put_ticket(int(rows[0]["id"]), status="closed")
+        server.put_ticket(int(rows[1]["id"]), status="deleted")
+        deployment.write(0, rows, self.schema)
+        report = deployment.send(0, "r1")
+        assert (report.sent, report.rejected, report.no_match) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("fields", ["{session_link: 71}", "{session_link: 71, visits: 72, more: 73}"])
+def test_every_property_of_a_ticket_has_a_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: str) -> None:
+    monkeypatch.setenv("ZENDESK_TOKEN", TOKEN)
+    text = TestZendeskTickets.settings.replace("{session_link: 71, visits: 72}", fields)
+    with pytest.raises(SettingsError, match="ticket_fields"):
+        kit.Deployment.make(tmp_path, text.replace("{url}", "http://127.0.0.1:9"))

@@ -91,9 +91,8 @@ class OptimizelyListSync(MemberSettings, ToOptimizely):
 
     **To create there:** the list; the public API key.
 
-    **What is matched:** the key with the identifier. Who leaves is unsubscribed from the list.
-
-    **Never run against Optimizely itself.**
+    **What is matched:** the key with the identifier. Who leaves is unsubscribed from the list. **What can be refused:**
+    an identifier that the account does not have. **Never run against Optimizely itself.**
     """
 
     takes_properties: ClassVar[bool] = False

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heap_assets_tests.connectors.servers.core import Answer, Call, Job, Limit, Refused, Sliding, VendorServer, route
-from heap_assets_tests.connectors.servers.zendesk_tickets import Tickets
+from heap_assets_tests.connectors.servers.zendesk_tickets import Tickets, fits_field
 
 USER = {"external_id": str, "name": str, "user_fields": dict}
 _TEXTS = ("phone", "alias", "details", "notes", "locale", "time_zone", "signature", "remote_photo_url")
@@ -196,17 +196,8 @@ class ZendeskServer(Tickets, VendorServer):
         return None
 
     def _fits(self, name: str, value: Any) -> bool:
-        kind = self.user_fields[name]
-        if kind == "checkbox":
-            return isinstance(value, bool)
-        if kind in ("integer", "decimal"):
-            return isinstance(value, int if kind == "integer" else int | float) and not isinstance(value, bool)
-        if kind == "date":
-            try:
-                return isinstance(value, str) and len(value) == 10 and bool(datetime.fromisoformat(value))
-            except ValueError:
-                return False
-        return isinstance(value, str) and (kind != "tagger" or value in self.user_options[name])
+        is_option = self.user_fields[name] != "tagger" or value in self.user_options[name]
+        return is_option and fits_field(self.user_fields[name], value)
 
     def find(self, name: str, value: Any) -> str | None:
         """Return the id of a user by id, external id or any of its e-mails."""

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from heap_assets_tests.connectors.servers.core import Call, VendorServer, route
 
 
+def fits_field(kind: str, value: Any) -> bool:
+    """Whether a field of a user or a ticket takes a value; one of no type takes any."""
+    if value is None or not kind:
+        return True
+    if kind == "checkbox":
+        return isinstance(value, bool)
+    if kind in ("integer", "decimal"):
+        return isinstance(value, int if kind == "integer" else int | float) and not isinstance(value, bool)
+    if kind == "date":
+        try:
+            return isinstance(value, str) and len(value) == 10 and bool(datetime.fromisoformat(value))
+        except ValueError:
+            return False
+    return isinstance(value, str)
+
+
 class Tickets(VendorServer):
-    """What `ZendeskServer` answers about tickets; a page has `page_rows`, `ticket_fields` are known field ids."""
+    """What `ZendeskServer` answers about tickets; a page has `page_rows`.
+
+    `ticket_fields` are the fields that there are: id to type, as of `user_fields`.
+    """
 
     page_rows = 1_000
-    ticket_fields: tuple[int, ...] = (1,)
+    ticket_fields: Mapping[int, str] = {1: "text"}
 
     def put_ticket(self, id: int | None = None, **values: Any) -> int:
         """Make or change a ticket, as people there do; returns its id."""
@@ -75,6 +95,11 @@ class Tickets(VendorServer):
             "end_of_stream": len(rows) <= size,
         }
 
+    @route("GET", "/api/v2/ticket_fields.json")
+    def list_ticket_fields(self, call: Call) -> Any:
+        fields = [{"id": id, "type": kind, "title": str(id), "active": True} for id, kind in self.ticket_fields.items()]
+        return {"ticket_fields": fields, "count": len(fields), "next_page": None}
+
     @route("PUT", "/api/v2/tickets/{id}.json", shape={"ticket": {"custom_fields": [{"id": int}]}})
     def update_ticket(self, call: Call, id: str) -> Any:
         ticket = call.body.get("ticket") if isinstance(call.body, dict) else None
@@ -85,6 +110,14 @@ class Tickets(VendorServer):
         fields = ticket.get("custom_fields", [])
         if not all(isinstance(one, dict) and set(one) == {"id", "value"} for one in fields):
             raise self.wrong("custom_fields are {id, value}")
+        if self.table("ticket")[id]["status"] == "closed":
+            text = "Status: closed prevents ticket update"
+            raise self.refuse(self.error(422, "RecordInvalid", text))
+        values = [one["value"] for one in fields]
+        if self.bad_row(values, call) is not None or not all(
+            fits_field(self.ticket_fields.get(one["id"], ""), one["value"]) for one in fields
+        ):
+            raise self.refuse(self.error(422, "RecordInvalid", "Record validation errors"))
         # fields that do not exist are ignored
         new = {one["id"]: one["value"] for one in fields if one["id"] in self.ticket_fields}
         held = {one["id"]: one["value"] for one in self.table("ticket")[id]["custom_fields"]} | new

@@ -25,7 +25,10 @@ class IterableListsSync(MemberSettings, ToIterable):
     **To create there:** a server-side API key, and a static list. **What is matched:** the key with `identifier`.
     People whom Iterable does not have are left alone (`no_match`) unless `match: upsert` is set; in a project by e-mail
     every address becomes a user, and `match: upsert` has to be said. Who is no member any more is taken off the list,
-    and from nothing else; members that were added in Iterable stay. **Never run against Iterable itself.**
+    and from nothing else; members that were added in Iterable stay.
+
+    **What can be refused:** addresses that Iterable does not take, which it names. **Never run against Iterable
+    itself.**
     """
 
     takes_properties: ClassVar[bool] = False

@@ -31,8 +31,8 @@ class MarketoListsSync(MemberSettings, ToMarketo):
     """Members of a static list of Marketo.
 
     **To create there:** as for `marketo_leads`, and a static list. **What is matched:** the key with `lookup_field`.
-    Keys without a lead are left alone (`no_match`), keys of several leads are refused. Who is no member any more is
-    removed; members that were added in Marketo stay. **Never run against Marketo itself.**
+    Keys without a lead are left alone (`no_match`). Who is no member any more is removed; members that were added in
+    Marketo stay. **What can be refused:** keys of several leads (`invalid`). **Never run against Marketo itself.**
     """
 
     takes_properties: ClassVar[bool] = False

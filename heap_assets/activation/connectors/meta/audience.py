@@ -67,8 +67,9 @@ class MetaAudienceSync(MemberSettings, HashedSettings, ToMeta):
     too.
 
     **What can be refused:** Meta counts invalid rows and does not name them. Up to 20 of a call are found by sending
-    parts of it again; of more the report has the number. Rows count as sent: changes take Meta up to a day. **Never run
-    against Meta itself.**
+    parts of it again; of more the report has the number. Rows count as sent: changes take Meta up to a day.
+
+    **Never run against Meta itself.**
 
     ```yaml
     kind: meta_audience

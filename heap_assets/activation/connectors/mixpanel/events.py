@@ -37,6 +37,8 @@ _EARLIEST, _AHEAD = datetime(1971, 1, 1, tzinfo=UTC), timedelta(hours=1)
 class MixpanelEventsSync(EventRowSettings, ToMixpanel):
     """Rows of a table as events of Mixpanel, each once.
 
+    **To create there:** nothing; the project's token, or a service account that may import.
+
     **What is matched:** nothing. A row that arrives twice has the same `$insert_id` and counts once.
 
     **What can be refused:** events without a time (`timestamp_column`, or the table's `created_at`), and those before

@@ -28,6 +28,8 @@ _PROFILES, _GROUPS = 2_000, 200
 class MixpanelUsersSync(RecordSettings, ToMixpanel):
     """Profiles of Mixpanel's users, by distinct_id.
 
+    **To create there:** nothing; the project's token.
+
     **What is matched:** the key with `distinct_id`. Missing profiles are made; values that are gone are unset.
 
     **What can be refused:** placeholders, and texts above 255 characters, which Mixpanel would cut, are not sent.
@@ -42,7 +44,7 @@ class MixpanelUsersSync(RecordSettings, ToMixpanel):
 class MixpanelGroupsSync(RecordSettings, ToMixpanel):
     """Profiles of Mixpanel's groups, such as accounts, by group id. **To create there:** the group key of `group_key`
     (Project Settings, Group Keys). **What is matched:** the key with the group id. Missing groups are made; values
-    that are gone are unset. **Never run against Mixpanel itself.**
+    that are gone are unset. **What can be refused:** as of users. **Never run against Mixpanel itself.**
     """
 
     kind: Literal["mixpanel_groups"] = "mixpanel_groups"

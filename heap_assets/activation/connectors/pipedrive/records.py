@@ -82,7 +82,8 @@ class PipedrivePersonsSync(PipedriveRecordsSync):
 class PipedriveOrganizationsSync(PipedriveRecordsSync):
     """Organizations of Pipedrive, by a custom field or their name.
 
-    As `pipedrive_persons`, with the fields of organizations; `key_field: name` matches the name, whatever its case.
+    **To create there:** as for `pipedrive_persons`, with the fields of organizations. **What is matched:** the key with
+    `key_field`; `key_field: name` matches the name, whatever its case. **What can be refused:** as of persons.
     **Never run against Pipedrive itself.**
     """
 

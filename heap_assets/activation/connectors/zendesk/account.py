@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from heap_assets.activation.connectors.preflight import Takes, is_boolean, is_date, is_integer, is_numeric, is_text
 from heap_assets.activation.engine.auth import Basic, Bearer
 from heap_assets.activation.engine.destination import Service
 from heap_assets.activation.engine.limits import Hint, Limits, Rate
@@ -14,6 +16,14 @@ from heap_assets.config import Section, VendorSettings
 
 EXPORT = "export"
 """Label of incremental exports, which have a limit of their own."""
+FIELD_TYPES: Mapping[str, Takes] = {
+    **dict.fromkeys(("text", "textarea", "regexp", "tagger"), is_text),
+    "integer": is_integer,
+    "decimal": is_numeric,
+    "checkbox": is_boolean,
+    "date": is_date,
+}
+"""What fields of users and tickets take, by type."""
 _CONFLICT = 409
 
 

@@ -11,8 +11,8 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
-from heap_assets.activation.connectors.preflight import Fields, is_boolean, is_date, is_integer, is_numeric, is_text
-from heap_assets.activation.connectors.zendesk.account import ToZendesk, ZendeskApi
+from heap_assets.activation.connectors.preflight import Fields
+from heap_assets.activation.connectors.zendesk.account import FIELD_TYPES, ToZendesk, ZendeskApi
 from heap_assets.activation.connectors.zendesk.read import ZendeskSource
 from heap_assets.activation.engine.destination import BaseDestination, Row
 from heap_assets.activation.engine.exchange import Exchange, Remember, Request, Wait
@@ -37,14 +37,7 @@ _STANDARD: Mapping[str, str] = {
 _FIELDS = Fields(
     "user field",
     "make it in the Admin Center, People, User fields",
-    {
-        **dict.fromkeys(("text", "textarea", "regexp", "tagger"), is_text),
-        "integer": is_integer,
-        "decimal": is_numeric,
-        "checkbox": is_boolean,
-        "date": is_date,
-        "list of texts": lambda column: column == pl.List(pl.String),
-    },
+    {**FIELD_TYPES, "list of texts": lambda column: column == pl.List(pl.String)},
 )
 _NEVER = frozenset({"id", "role", "custom_role_id", "suspended", "user_fields", "skip_verify_email"})
 _REQUIRED = ("name", "email")
