@@ -254,6 +254,64 @@ class TestPipedriveOrganizations(Pipedrive):
     def seed(self, server: VendorServer, rows: Sequence[Row]) -> None: ...
 
 
+class TestPipedriveDeals(Pipedrive):
+    """update_only by Pipedrive's own id."""
+
+    settings = (
+        "kind: pipedrive_deals\nkey_field: id\n" + _COMPANY + "properties: {title: full, value: seats, "
+        "Plan: plan_name, Is PQL: pql, expected_close_date: ends}\n"
+    )
+    of = "deals"
+    faults = {"token_expired": {"skip": 22}}
+    absent = {
+        "create": "no deal is made: an id is Pipedrive's to give",
+        "duplicate_key": "an id is one deal",
+        "whole_batch_refused": "a call is one deal",
+    }
+
+    def seed(self, server: VendorServer, rows: Sequence[Row]) -> None:
+        assert isinstance(server, PipedriveServer)
+        for row in rows:
+            if row["id"].isdigit() and row["id"] not in server.table(self.of):
+                server._write(self.of, row["id"], {"title": "A deal"})
+
+    def row(self, number: int, version: int = 0) -> Row:
+        return {**super().row(number, version), "id": str(7000 + number)}
+
+    def expected(self, row: Row) -> Mapping[str, Any]:
+        custom = {"Plan": row["plan_name"], "Is PQL": 1 if row["pql"] else 2}
+        return custom | {"title": row["full"], "value": row["seats"], "expected_close_date": str(row["ends"])}
+
+    def held(self, server: VendorServer) -> list[tuple[str, Mapping[str, Any]]]:
+        names, held = {code: name for name, code in self.codes(server).items()}, []
+        for id, record in server.records.get(self.of, {}).items():
+            own = {name: record.get(name) for name in ("title", "value", "expected_close_date")}
+            held.append((id, own | {names[code]: value for code, value in record["custom_fields"].items()}))
+        return held
+
+    def beyond_limits(self) -> Sequence[Row]:
+        return [{**self.row(20), "plan_name": "x" * 256}, {**self.row(21), "id": "D-21"}]
+
+
+def test_deals_by_a_custom_field_and_by_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = TestPipedriveDeals()
+    monkeypatch.setenv("PIPEDRIVE_TOKEN", TOKEN)
+    for name, key, mapped in (("own", "Heap id", "title: full, "), ("title", "title", "")):
+        text = suite.settings.replace("key_field: id", f"key_field: {key}\nmatch: upsert")
+        with suite.make_server() as server:
+            (tmp_path / name).mkdir()
+            sync = text.replace("title: full, ", mapped).replace("{url}", server.url)
+            deployment = kit.Deployment.make(tmp_path / name, sync)
+            rows = suite.rows(2)
+            there = {"title": rows[0]["id"], "custom_fields": {suite.codes(server)["Heap id"]: rows[0]["id"]}}
+            server._write("deals", "900", there)
+            deployment.write(0, rows, suite.schema)
+            assert deployment.send(0, "r1").sent == 2
+            values = {id: one["value"] for id, one in server.records["deals"].items()}
+            assert (len(values), values["900"]) == (2, rows[0]["seats"])
+            assert server.violations == []
+
+
 def test_organizations_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     suite = TestPipedriveOrganizations()
     monkeypatch.setenv("PIPEDRIVE_TOKEN", TOKEN)
@@ -271,7 +329,11 @@ def test_organizations_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
-    [("name: full, ", "", "map `name`"), ("base_url: {url}", "", "company: which one is it")],
+    [
+        ("name: full, ", "", "map `name`"),
+        ("base_url: {url}", "", "company: which one is it"),
+        ("key_field: email", "key_field: id", "it must be update_only"),
+    ],
 )
 def test_what_cannot_be_is_said_when_settings_are_loaded(
     old: str, new: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

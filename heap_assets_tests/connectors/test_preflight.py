@@ -47,6 +47,7 @@ FAULTS: dict[str, list[tuple[Change, str]]] = {
         (lambda s: _retyped(s, "Heap id", "enum"), "key Heap id"),
         (lambda s: s.fields["persons"].clear(), "field Plan"),
     ],
+    "PipedriveDeals": [(lambda s: s.fields["deals"].clear(), "field Plan")],
     "IntercomContacts": [
         (lambda s: s.attributes.pop("plan"), "attribute plan"),
         (lambda s: s.attributes.update(seats="boolean"), "attribute seats"),

@@ -1,1 +1,1 @@
-"""Pipedrive: persons and organizations."""
+"""Pipedrive: persons, organizations and deals."""

@@ -18,12 +18,19 @@ from heap_assets.activation.engine.limits import Hint, Limits, Quota, Rate
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, reason_of
 from heap_assets.config import VendorSettings
 
+Objects = Literal["persons", "organizations", "deals"]
 MISSING_STATUSES = frozenset({404, 410})
 PAGE = 500
 _OF_BOTH = {"name": "varchar", "owner_id": "int", "visible_to": "int"}
 STANDARD: Mapping[str, Mapping[str, str]] = {
     "persons": {**_OF_BOTH, "org_id": "int", "marketing_status": "varchar"},
     "organizations": _OF_BOTH,
+    "deals": {
+        **dict.fromkeys(("title", "currency", "status"), "varchar"),
+        **dict.fromkeys(("stage_id", "pipeline_id", "person_id", "org_id", "owner_id"), "int"),
+        "value": "double",
+        "expected_close_date": "date",
+    },
 }
 """Pipedrive's own fields that are written, with the type of custom field that takes the same."""
 _THROTTLED, _FORBIDDEN = 429, 403
@@ -78,7 +85,7 @@ class CompanyField:
 class PipedriveDestination(Destination):
     """Base of the destinations at Pipedrive. `of`: the objects, as paths name them."""
 
-    def __init__(self, settings: ToPipedrive, of: Literal["persons", "organizations"], **limits: Any) -> None:
+    def __init__(self, settings: ToPipedrive, of: Objects, **limits: Any) -> None:
         self.kind, self.url, self.of = settings.kind, settings.url, of
         self.auth = ApiKey(settings.api_token.get_secret_value(), "x-api-token")
         self.limits = Limits(

@@ -1,33 +1,37 @@
-"""Persons and organizations, one a call, by Pipedrive's ids: a record is searched for once."""
+"""Persons, organizations and deals, one a call, by Pipedrive's ids: a record is searched for once."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import polars as pl
-from pydantic import Field, model_validator
 
 from heap_assets import clock
-from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
+from heap_assets.activation.connectors.inputs import PeopleConnector
 from heap_assets.activation.connectors.pipedrive.company import (
     MISSING_STATUSES,
     STANDARD,
     CompanyField,
     PipedriveDestination,
-    ToPipedrive,
     outcome,
     why,
 )
 from heap_assets.activation.connectors.pipedrive.preflight import KEY_TYPES, tried
+from heap_assets.activation.connectors.pipedrive.settings import (
+    OWN_ID,
+    PipedriveDealsSync,
+    PipedriveOrganizationsSync,
+    PipedrivePersonsSync,
+    PipedriveRecordsSync,
+)
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Exchange, Request
 from heap_assets.activation.engine.prepare import VALUE
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict
-from heap_assets.config import PROPERTIES, Match, MatchSettings
 from heap_assets.sources.warehouse import Permission
 
 _AT_ONCE, _HITS, _VARCHAR = 10, 100, 255
@@ -37,62 +41,8 @@ R = TypeVar("R", bound="PipedriveRecordsSync")
 _NO_MATCH = RowVerdict("no_match", "Pipedrive has no record with this key")
 
 
-class PipedriveRecordsSync(RecordSettings, MatchSettings, ToPipedrive):
-    """What persons and organizations have in common."""
-
-    matches: ClassVar[tuple[Match, ...]] = ("update_only", "upsert")
-
-    properties: dict[str, str] = PROPERTIES
-    key_field: str = Field(min_length=1, description="Custom field of type text that holds the key, by its name or key")
-    longest_varchar: int = Field(default=_VARCHAR, ge=1, description="Characters of a custom field of type text")
-    search_lag_minutes: int = Field(
-        default=60, ge=0, description="Records that changed so recently are listed before one is made"
-    )
-
-    @model_validator(mode="after")
-    def _new_records_have_a_name(self) -> PipedriveRecordsSync:
-        if self.match_policy == "upsert" and "name" not in (self.key_field, *self.properties):
-            raise ValueError("properties: match: upsert makes records, which need a name: map `name`")
-        return self
-
-
-class PipedrivePersonsSync(PipedriveRecordsSync):
-    """Persons of Pipedrive, by a custom field or an e-mail address.
-
-    **To create there:** an API token of a user who sees all persons; a custom field of type text for the key; the
-    custom fields that are mapped, by their names (`heap-assets sync check` names those that are missing).
-
-    **What is matched:** the key with `key_field`, or with one of a person's addresses (`key_field: email`); the id is
-    remembered. Keys without a person are left alone (`no_match`) unless `match: upsert` is set, which needs a `name`
-    for each; of a key that several persons have none is written (`invalid`). The search has the key in its address,
-    which a proxy may log: an id of one's own is better than an e-mail address. It knows new persons only after a while:
-    before one is made, those that changed in the last `search_lag_minutes` are listed, too.
-
-    **What is sent:** `name`, `owner_id`, `org_id`, `marketing_status` and `visible_to` as such, all others as custom
-    fields; of fields with options the label. A withdrawn value is sent as null, but for the name, which stays.
-    Addresses and telephone numbers are never changed, and given to new persons only as the key.
-
-    **What can be refused:** a value of another type, an option that a field does not have. A person whose answer was
-    lost while it was made is `unknown` until the next run finds it. **Never run against Pipedrive itself.**
-    """
-
-    kind: Literal["pipedrive_persons"] = "pipedrive_persons"
-
-
-class PipedriveOrganizationsSync(PipedriveRecordsSync):
-    """Organizations of Pipedrive, by a custom field or their name.
-
-    **To create there:** as for `pipedrive_persons`, with the fields of organizations. **What is matched:** the key with
-    `key_field`; `key_field: name` matches the name, whatever its case. **What can be refused:** as of persons.
-    **Never run against Pipedrive itself.**
-    """
-
-    kind: Literal["pipedrive_organizations"] = "pipedrive_organizations"
-    source: str = Field(description="A warehouse table with one row per organization")
-
-
 class PipedriveConnector(PeopleConnector[R], Generic[R]):
-    """What persons and organizations have in common."""
+    """What persons, organizations and deals have in common."""
 
     @abstractmethod
     def destination(self, table: str = "") -> PipedriveRecords:
@@ -126,23 +76,31 @@ class PipedriveOrganizationsConnector(PipedriveConnector[PipedriveOrganizationsS
         return PipedriveRecords(self.settings)
 
 
+class PipedriveDealsConnector(PipedriveConnector[PipedriveDealsSync]):
+    """Rows to deals."""
+
+    settings_model = PipedriveDealsSync
+
+    def destination(self, table: str = "") -> PipedriveRecords:
+        return PipedriveRecords(self.settings)
+
+
 class PipedriveRecords(PipedriveDestination):
     """Updates or upserts records; the id of each is kept in the ledger."""
 
     mode = Mode.UPSERT
 
     def __init__(self, settings: PipedriveRecordsSync) -> None:
-        is_person = isinstance(settings, PipedrivePersonsSync)
         self._key, self._creates = settings.key_field, settings.match_policy == "upsert"
         super().__init__(
             settings,
-            "persons" if is_person else "organizations",
+            settings.of,
             batch_rows=_AT_ONCE,
             key_units=_VARCHAR,
             forbidden_names=_LISTS | {self._key.lower()},
         )
-        self.standard = STANDARD[self.of]
-        self._key_is_plain = self._key == ("email" if is_person else "name")
+        self.standard, self._label = STANDARD[self.of], settings.label
+        self._by_id, self._key_is_plain = self._key == OWN_ID, self._key in (OWN_ID, settings.plain_key)
         self.key_of_ours = None if self._key_is_plain else self._key
         self._custom = sorted({*settings.properties, *filter(None, [self.key_of_ours])} - self.standard.keys())
         self._longest, self._lag = settings.longest_varchar, timedelta(minutes=settings.search_lag_minutes)
@@ -156,12 +114,14 @@ class PipedriveRecords(PipedriveDestination):
     def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:
         same = pl.col("key").str.to_lowercase().is_duplicated() & ~pl.col("key").is_duplicated()
         faults = {"another key is the same but for upper case": same}
-        if self._creates and self._key != "name":
-            faults["a new record needs a name"] = pl.col(f"{VALUE}name").is_null()
+        if self._by_id:
+            faults["key is no id of Pipedrive's"] = ~pl.col("key").str.contains(r"^[0-9]{1,18}$")
+        if self._creates and self._key != self._label:
+            faults[f"a new record needs a {self._label}"] = pl.col(f"{VALUE}{self._label}").is_null()
         return faults
 
     def element(self, row: Row) -> dict[str, Any]:
-        standard = {n: v for n, v in row.values.items() if n in self.standard and not (n == "name" and v is None)}
+        standard = {n: v for n, v in row.values.items() if n in self.standard and not (n == self._label and v is None)}
         custom = {name: value for name, value in row.values.items() if name not in self.standard}
         return standard | ({"custom_fields": custom} if custom else {})
 
@@ -195,10 +155,13 @@ class PipedriveRecords(PipedriveDestination):
         self, row: Row, record: dict[str, Any], fields: Mapping[str, CompanyField]
     ) -> Generator[Request, Response, RowVerdict]:
         """Write a row to the record that it is known to be, to the one that has its key, or to a new one."""
-        if row.remote_id is not None:
-            answer = yield self.write(record, row.remote_id)
+        known = row.key if self._by_id else row.remote_id
+        if known is not None:
+            answer = yield self.write(record, known)
             if answer.status not in MISSING_STATUSES:  # it was merged into another, or deleted
                 return outcome(answer)
+            if self._by_id:
+                return _NO_MATCH
         ids = yield from self._search(row.key, fields)
         if not ids and self._creates:
             ids = (yield from self._changed_lately(fields)).get(row.key.casefold(), [])
@@ -238,7 +201,7 @@ class PipedriveRecords(PipedriveDestination):
         if self._key == "email" and self._key_is_plain:
             held = [one["value"] if isinstance(one, dict) else one for one in record.get("emails") or ()]
         elif self._key_is_plain:
-            held = [record.get("name")]
+            held = [record.get(self._label)]
         else:
             held = [(record.get("custom_fields") or {}).get(fields[self._key].code)]
         return {str(one).casefold() for one in held if one}
@@ -247,4 +210,4 @@ class PipedriveRecords(PipedriveDestination):
         if not self._key_is_plain:
             return {**record, "custom_fields": {**record.get("custom_fields", {}), fields[self._key].code: key}}
         email = {"emails": [{"value": key, "primary": True, "label": "work"}]}
-        return record | (email if self._key == "email" else {"name": key})
+        return record | (email if self._key == "email" else {self._label: key})
