@@ -155,9 +155,9 @@ class PipedriveRecords(PipedriveDestination):
         self, row: Row, record: dict[str, Any], fields: Mapping[str, CompanyField]
     ) -> Generator[Request, Response, RowVerdict]:
         """Write a row to the record that it is known to be, to the one that has its key, or to a new one."""
-        known = row.key if self._by_id else row.remote_id
-        if known is not None:
-            answer = yield self.write(record, known)
+        remote_id = row.key if self._by_id else row.remote_id
+        if remote_id is not None:
+            answer = yield self.write(record, remote_id)
             if answer.status not in MISSING_STATUSES:  # it was merged into another, or deleted
                 return outcome(answer)
             if self._by_id:
