@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
-from pathlib import Path
 
 from pydantic import TypeAdapter
 
@@ -39,7 +39,7 @@ def warehouse_of(settings: Mapping[str, object], section: str) -> Warehouse:
 
 def _models() -> Iterator[type]:
     """Yield the classes that the engines' `settings` modules define."""
-    for folder in pkgutil.iter_modules([str(Path(__file__).parent)]):
+    for folder in pkgutil.iter_modules(sys.modules[__package__].__path__):
         if folder.ispkg:
             module = importlib.import_module(f"{__package__}.{folder.name}.settings")
             yield from (m for m in vars(module).values() if isinstance(m, type) and m.__module__ == module.__name__)

@@ -14,9 +14,8 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 
-LONGEST_IN_POSTGRES = 63
-LONGEST_IN_BIGQUERY = 300
-LONGEST_IN_SNOWFLAKE = 255
+LONGEST = 63
+"""What every engine takes."""
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _RESERVED = re.compile(
@@ -28,7 +27,7 @@ _RESERVED = re.compile(
 _PREFIX = "property_"
 
 
-def safe_name(name: str, longest: int = LONGEST_IN_POSTGRES) -> str:
+def safe_name(name: str, longest: int = LONGEST) -> str:
     """Return a name as every engine takes it, see above; clashes are :func:`published_names`'s.
 
     >>> safe_name("cart value"), safe_name("Größe (cm)"), safe_name("цена"), safe_name("1st"), safe_name("_TABLE_x")
@@ -51,7 +50,7 @@ def published_names(
     *,
     reserved: Collection[str] = (),
     published: Mapping[str, str] | None = None,
-    longest: int = LONGEST_IN_POSTGRES,
+    longest: int = LONGEST,
 ) -> dict[str, str]:
     """Return what each name is published as; no two are the same without case.
 

@@ -16,13 +16,14 @@ from datetime import date, datetime
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
+from typing import ClassVar
 
 import polars as pl
 
 from heap_assets.redaction import redact_error
 from heap_assets.sources.warehouse.base import AccessError, Permission, WarehouseBusyError, WarehouseError
 from heap_assets.sources.warehouse.empty_columns import is_untyped
-from heap_assets.sources.warehouse.names import LONGEST_IN_BIGQUERY, published_names, safe_name
+from heap_assets.sources.warehouse.names import LONGEST, published_names, safe_name
 from heap_assets.sources.warehouse.publish_log import Load, PublishLog
 from heap_assets.sources.warehouse.resolved_views import DAY_COLUMN, ResolvedOn
 from heap_assets.storage import Store
@@ -128,7 +129,9 @@ class Preview:
 class Publisher(ABC):
     """Publishes to one target, and records in `store` what it has published."""
 
-    longest_name = LONGEST_IN_BIGQUERY
+    longest_name = LONGEST
+    system_columns: ClassVar[frozenset[str]] = frozenset()
+    """Names that the engine keeps for columns of its own in every table."""
 
     def __init__(self, store: Store, target: str) -> None:
         self.target = target
@@ -263,7 +266,7 @@ class Publisher(ABC):
 
     def _names(self, publication: Publication, frame: pl.LazyFrame) -> dict[str, str]:
         """Return the published name of every column; a column that was published before keeps its name."""
-        reserved = publication.reserved | ({DAY_COLUMN} if publication.by_day else frozenset())
+        reserved = publication.reserved | self.system_columns | ({DAY_COLUMN} if publication.by_day else frozenset())
         published = self._log.names(publication.table)
         return published_names(
             frame.collect_schema().names(), reserved=reserved, published=published, longest=self.longest_name

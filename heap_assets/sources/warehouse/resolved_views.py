@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
@@ -24,11 +25,11 @@ RESOLVED_VIEW = """\
 SELECT COALESCE(m.resolved_to, {user}) AS resolved_user_id, g.profile_id, e.*
 FROM {events} AS e
 LEFT JOIN (
-  SELECT from_user_id, resolved_to FROM {migrations} WHERE {day} = DATE '{migrations_day}'
+  SELECT from_user_id, resolved_to FROM {migrations} WHERE {day} = {migrations_day}
 ) AS m ON m.from_user_id = {user}
 LEFT JOIN (
   SELECT identifier, profile_id FROM {graph}
-  WHERE {day} = DATE '{graph_day}' AND identifier_type = 'heap_user_id'
+  WHERE {day} = {graph_day} AND identifier_type = 'heap_user_id'
 ) AS g ON g.identifier = CAST(COALESCE(m.resolved_to, {user}) AS {text})
 """
 """Event rows with today's user and profile: old partitions keep `user_id` as exported (design: heap tables).
@@ -37,7 +38,16 @@ Its own columns come first: a column that the table gains is then the view's las
 """
 
 
-def resolved_view(events: str, migrations: str, graph: str, on: ResolvedOn, *, user: str, text: str) -> str:
+def resolved_view(
+    events: str,
+    migrations: str,
+    graph: str,
+    on: ResolvedOn,
+    *,
+    user: str,
+    text: str,
+    written_day: Callable[[date], str] = "DATE '{}'".format,
+) -> str:
     """Write the query of a `heap_resolved` view.
 
     Parameters
@@ -48,8 +58,10 @@ def resolved_view(events: str, migrations: str, graph: str, on: ResolvedOn, *, u
         The event's user_id as an integer, from `e`.
     text
         The dialect's text type.
+    written_day
+        Writes a day.
     """
     return RESOLVED_VIEW.format(
         events=events, migrations=migrations, graph=graph, user=user, text=text, day=DAY_COLUMN,
-        migrations_day=on.migrations, graph_day=on.graph,
+        migrations_day=written_day(on.migrations), graph_day=written_day(on.graph),
     )  # fmt: skip

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import servers
 
+from heap_assets_tests.s3_server import s3_server
 from heap_assets_tests.sources.warehouse.bigquery_rules import refusals
 from heap_assets_tests.sources.warehouse.publish_target import Target, published_to
+from heap_assets_tests.sources.warehouse.strict_redshift import Redshift, strict_redshift
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +63,23 @@ def snowflake_server() -> Iterator[str]:
         pytest.skip(f"{missing}: the Snowflake code was NOT tested")
 
 
-@pytest.fixture(params=["bigquery", "postgres", "snowflake"])
+@pytest.fixture(scope="session")
+def redshift_gateway(postgres_cluster: str) -> Iterator[Callable[[str], Redshift]]:
+    """Give what makes a database of PostgreSQL take what Redshift takes, with S3 to load from."""
+    with s3_server() as options:
+        url = httpx.URL(options["aws_endpoint_url"]).join("/staging")
+        httpx.put(url, trust_env=False).raise_for_status()
+        with strict_redshift(postgres_cluster, options) as prepared:
+            yield prepared
+
+
+@pytest.fixture
+def redshift(postgres: str, redshift_gateway: Callable[[str], Redshift]) -> Redshift:
+    """Give an empty database behind the gateway."""
+    return redshift_gateway(postgres)
+
+
+@pytest.fixture(params=["bigquery", "postgres", "redshift", "snowflake"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
     """Give an empty dataset or schema of each engine, with its publisher."""
     yield from published_to(request, tmp_path)

@@ -1,7 +1,8 @@
-"""Where published tables go in tests: a dataset of the emulator, or a schema of PostgreSQL or of fakesnow."""
+"""Where published tables go in tests: a dataset of an emulator, or a schema of a server."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -20,10 +21,14 @@ from heap_assets.sources.warehouse.publish import (
     Publication,
     Publisher,
 )
+from heap_assets.sources.warehouse.redshift.connection import RedshiftDatabase
+from heap_assets.sources.warehouse.redshift.publisher import RedshiftPublisher
 from heap_assets.sources.warehouse.snowflake.connection import SnowflakeAccount
 from heap_assets.sources.warehouse.snowflake.publisher import SnowflakePublisher
 from heap_assets.storage import Store
+from heap_assets_tests.sources.warehouse.strict_redshift import Redshift
 
+ROLE = "arn:aws:iam::123456789012:role/loads"
 MONDAY, TUESDAY = date(2026, 11, 2), date(2026, 11, 3)
 PEOPLE = Publication("people", description="Who", descriptions={"id": "Key", "city": 'Where "now"'}, cluster_by=("id",))
 
@@ -56,6 +61,9 @@ def published_to(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tar
     if request.param == "snowflake":
         yield from _in_snowflake(request.getfixturevalue("snowflake_server"), store)
         return
+    if request.param == "redshift":
+        yield from _in_redshift(request.getfixturevalue("redshift"), store)
+        return
     uri = request.getfixturevalue("postgres")
     with dbapi.connect(uri, autocommit=True) as connection, connection.cursor() as cursor:
 
@@ -77,6 +85,24 @@ def _in_snowflake(address: str, store: Store) -> Iterator[Target]:
 
         spelled = f"SnowflakePublisher({account!r}, 'PUB', STORE)".replace("endpoint=", "password='p-4711', endpoint=")
         yield Target(SnowflakePublisher(account, "PUB", store), ask, ask, "pub", spelled)
+
+
+def _in_redshift(server: Redshift, store: Store) -> Iterator[Target]:
+    """Publish through the gateway, and ask PostgreSQL itself, with names folded as Redshift does."""
+    staging = Store(server.bucket, server.s3)
+    publisher = RedshiftPublisher(RedshiftDatabase(server.uri), "pub", store, staging, ROLE)
+    with dbapi.connect(server.postgres, autocommit=True) as connection, connection.cursor() as cursor:
+
+        def change(text: str) -> None:
+            cursor.execute(re.sub('"[^"]*"', lambda name: name[0].lower(), text))
+
+        def ask(text: str) -> list[tuple[Any, ...]]:
+            change(text)
+            return [tuple(row) for row in cursor.fetchall()]
+
+        spelled = f"RedshiftPublisher(RedshiftDatabase({server.uri!r}), 'pub', STORE, "
+        spelled += f"Store({server.bucket!r}, {server.s3!r}), {ROLE!r})"
+        yield Target(publisher, ask, change, "pub", spelled)
 
 
 def people(*ids: int, **columns: Any) -> pl.LazyFrame:

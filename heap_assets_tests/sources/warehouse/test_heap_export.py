@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -11,11 +12,19 @@ from uuid import uuid4
 import duckdb
 import polars as pl
 import pytest
+from adbc_driver_postgresql import dbapi
 
+from heap_assets.sources.heap_bigquery import LowerCaseWarehouse
 from heap_assets.sources.heap_bigquery.export import HeapExport, changed_days
 from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
 from heap_assets.sources.warehouse.duckdb.reader import DuckDBWarehouse
+from heap_assets.sources.warehouse.postgres.reader import PostgresWarehouse
+from heap_assets.sources.warehouse.redshift.connection import RedshiftDatabase
+from heap_assets.sources.warehouse.redshift.reader import RedshiftWarehouse
+from heap_assets.sources.warehouse.snowflake.connection import SnowflakeAccount
+from heap_assets.sources.warehouse.snowflake.reader import SnowflakeWarehouse
+from heap_assets_tests.sources.warehouse.strict_redshift import Redshift
 
 SCRIPT = """
 CREATE TABLE {d}.signup_raw (event_id {int}, user_id {int}, session_id {int}, time {time}, plan {text}, amount {float});
@@ -34,6 +43,8 @@ INSERT INTO {d}._sync_info VALUES
     ('signup', TIMESTAMP '2026-11-03 02:00:00+00'), ('signup', TIMESTAMP '2026-11-02 02:00:00+00')
 """
 DUCKDB = {"int": "BIGINT", "time": "TIMESTAMPTZ", "text": "VARCHAR", "float": "DOUBLE"}
+POSTGRES = {"int": "bigint", "time": "timestamp", "text": "varchar", "float": "double precision"}
+SNOWFLAKE = {"int": "NUMBER(38,0)", "time": "TIMESTAMP_TZ", "text": "TEXT", "float": "FLOAT"}
 BIGQUERY = {"int": "INT64", "time": "TIMESTAMP", "text": "STRING", "float": "FLOAT64"}
 
 
@@ -43,9 +54,15 @@ class Source:
     execute: Callable[[str], object]
 
 
-@pytest.fixture(params=["duckdb", "bigquery"])
+@pytest.fixture(params=["duckdb", "bigquery", "postgres", "redshift", "snowflake"])
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
     dataset = f"main_production_{uuid4().hex[:6]}"
+    if request.param in ("postgres", "redshift"):
+        yield from _in_postgres(request, dataset)
+        return
+    if request.param == "snowflake":
+        yield from _in_snowflake(request.getfixturevalue("snowflake_server"), dataset)
+        return
     if request.param == "duckdb":
         path = str(tmp_path / "w.duckdb")
 
@@ -66,6 +83,44 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
         export = HeapExport(BigQueryWarehouse(account, (dataset,)), dataset)
         yield Source(export, lambda text: client.query(text.replace("{d}", dataset)).result())
         client.delete_dataset(dataset, delete_contents=True)
+
+
+def _in_postgres(request: pytest.FixtureRequest, dataset: str) -> Iterator[Source]:
+    """As Heap has it in Redshift: times without a zone; also where Redshift is PostgreSQL itself."""
+    if request.param == "redshift":
+        redshift: Redshift = request.getfixturevalue("redshift")
+        uri, warehouse = redshift.postgres, RedshiftWarehouse(RedshiftDatabase(redshift.uri))
+    else:
+        uri = request.getfixturevalue("postgres")
+        warehouse = PostgresWarehouse(uri)
+    with dbapi.connect(uri, autocommit=True) as connection, connection.cursor() as cursor:
+
+        def execute(text: str) -> None:
+            for statement in text.replace("{d}", dataset).replace("+00'", "'").split(";\n"):
+                cursor.execute(statement)
+
+        execute(f"CREATE SCHEMA {dataset};\n" + SCRIPT.format(d=dataset, **POSTGRES))
+        yield Source(HeapExport(LowerCaseWarehouse(warehouse), dataset), execute)
+
+
+def _in_snowflake(address: str, dataset: str) -> Iterator[Source]:
+    database = f"DB{uuid4().hex[:8].upper()}"
+    account = SnowflakeAccount("fakesnow", "u", database, endpoint=address, password="p-4711")
+    with account.session("") as cursor:
+
+        def execute(text: str) -> None:
+            zoned = re.sub(r"TIMESTAMP ('[^']+')", r"CAST(\1 AS TIMESTAMP_TZ)", text.replace("{d}", dataset))
+            for statement in zoned.split(";\n"):
+                cursor.execute(re.sub(r"VALUES\s+(\(.*)", _selected, statement, flags=re.DOTALL))
+
+        execute(f"CREATE SCHEMA {dataset};\n" + SCRIPT.format(d=dataset, **SNOWFLAKE))
+        yield Source(HeapExport(LowerCaseWarehouse(SnowflakeWarehouse(account)), dataset), execute)
+
+
+def _selected(values: re.Match[str]) -> str:
+    """Write VALUES as SELECTs, in which casts may stand."""
+    rows = re.findall(r"\(((?:[^()]|\([^()]*\))*)\)", values[1])
+    return " UNION ALL ".join(f"SELECT {row}" for row in rows)
 
 
 def test_event_tables_are_the_views_and_never_the_raw_tables(source: Source) -> None:

@@ -24,6 +24,7 @@ from heap_assets.sources.warehouse.publish import (
     PublishStatus,
 )
 from heap_assets.sources.warehouse.publish_log import PublishLog
+from heap_assets.sources.warehouse.redshift.publisher import RedshiftPublisher
 from heap_assets.sources.warehouse.snowflake.publisher import SnowflakePublisher
 from heap_assets.storage import Store
 from heap_assets_tests.sources.warehouse.publish_target import MONDAY, PEOPLE, TUESDAY, Target, people
@@ -83,6 +84,8 @@ from heap_assets.storage import Store
 from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
 from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
+from heap_assets.sources.warehouse.redshift.connection import RedshiftDatabase
+from heap_assets.sources.warehouse.redshift.publisher import RedshiftPublisher
 from heap_assets.sources.warehouse.snowflake.connection import SnowflakeAccount
 from heap_assets.sources.warehouse.snowflake.publisher import SnowflakePublisher
 from heap_assets.sources.warehouse.publish import Publication
@@ -159,7 +162,8 @@ def test_a_load_that_died_hides_none_before_it(target: Target, monkeypatch: pyte
 LAST_STEP = {
     BigQueryPublisher: "bigquery_publish.swap_statement",
     PostgresPublisher: "postgres_publish._exchange",
-    SnowflakePublisher: "snowflake_publish._checksum",
+    RedshiftPublisher: "staged.StagedPublisher._checksum",
+    SnowflakePublisher: "staged.StagedPublisher._checksum",
 }
 """What replaces the rows, and is followed by nothing but the commit."""
 
@@ -176,7 +180,9 @@ from heap_assets.sources.warehouse.bigquery import publisher as bigquery_publish
 from heap_assets.sources.warehouse.postgres import publisher as postgres_publish
 from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
 from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
-from heap_assets.sources.warehouse.snowflake import publisher as snowflake_publish
+from heap_assets.sources.warehouse import staged
+from heap_assets.sources.warehouse.redshift.connection import RedshiftDatabase
+from heap_assets.sources.warehouse.redshift.publisher import RedshiftPublisher
 from heap_assets.sources.warehouse.snowflake.connection import SnowflakeAccount
 from heap_assets.sources.warehouse.snowflake.publisher import SnowflakePublisher
 from heap_assets.sources.warehouse.publish import Publication

@@ -52,7 +52,7 @@ class Source:
         return self.project.lake.scan(warehouse_asset("t"), str(day)).sort("id").select("id", "email").collect().rows()
 
 
-@pytest.fixture(params=["duckdb", "postgres", "bigquery", "snowflake"])
+@pytest.fixture(params=["duckdb", "postgres", "bigquery", "redshift", "snowflake"])
 def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Source]:
     if request.param == "duckdb":
         path = tmp_path / "w.duckdb"
@@ -64,8 +64,9 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         execute("CREATE SCHEMA crm")
         kinds = {"int": "BIGINT", "text": "VARCHAR", "time": "TIMESTAMPTZ", "series": "range(5) AS r(n)"}
         yield prepared(tmp_path, f"kind: duckdb, path: '{path}'", "crm", execute, kinds)
-    elif request.param == "postgres":
+    elif request.param in ("postgres", "redshift"):
         uri = request.getfixturevalue("postgres")
+        read = uri if request.param == "postgres" else request.getfixturevalue("redshift").uri
         with dbapi.connect(uri, autocommit=True) as connection, connection.cursor() as cursor:
 
             def execute_postgres(text: str) -> None:
@@ -73,7 +74,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
             execute_postgres("CREATE SCHEMA crm")
             kinds = {"int": "bigint", "text": "text", "time": "timestamptz", "series": "generate_series(0, 4) AS n"}
-            yield prepared(tmp_path, f"kind: postgres, dsn: '{uri}'", "crm", execute_postgres, kinds)
+            yield prepared(tmp_path, f"kind: {request.param}, dsn: '{read}'", "crm", execute_postgres, kinds)
     elif request.param == "snowflake":
         address, database = request.getfixturevalue("snowflake_server"), f"DB{uuid4().hex[:8].upper()}"
         with SnowflakeAccount("fakesnow", "u", database, endpoint=address, password="p-4711").session("") as shell:

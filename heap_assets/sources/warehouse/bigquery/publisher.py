@@ -26,7 +26,13 @@ from heap_assets.sources.warehouse.bigquery.load_jobs import NamedJob, is_commit
 from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
 from heap_assets.sources.warehouse.bigquery.sql import every_row
 from heap_assets.sources.warehouse.bigquery.tables import type_text
-from heap_assets.sources.warehouse.bigquery.types import in_table_order, schema_of, unsupported_as_text, write_ndjson
+from heap_assets.sources.warehouse.bigquery.types import (
+    LONGEST_NAME,
+    in_table_order,
+    schema_of,
+    unsupported_as_text,
+    write_ndjson,
+)
 from heap_assets.sources.warehouse.empty_columns import EmptyColumns
 from heap_assets.sources.warehouse.publish import (
     Preview,
@@ -56,6 +62,8 @@ class BigQueryPublisher(Publisher):
         A place on gs:// that files go through on their way: BigQuery fetches them from there, instead of having them
         sent by this process. They are removed afterwards.
     """
+
+    longest_name = LONGEST_NAME
 
     def __init__(self, account: BigQueryAccount, dataset: str, store: Store, staging: Store | None = None) -> None:
         where = f"-{re.sub(r'[^A-Za-z0-9.]+', '-', account.endpoint)}" if account.endpoint else ""

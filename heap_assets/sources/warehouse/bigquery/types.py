@@ -13,10 +13,11 @@ from google.cloud import bigquery
 
 from heap_assets.sources.warehouse.bigquery.evolution import kind_of
 from heap_assets.sources.warehouse.empty_columns import is_untyped
-from heap_assets.sources.warehouse.names import LONGEST_IN_BIGQUERY, published_names
+from heap_assets.sources.warehouse.names import published_names
 from heap_assets.sources.warehouse.publish import Publication, PublishError
 from heap_assets.values import as_text, exact_json
 
+LONGEST_NAME = 300
 _SCALARS: Mapping[type[pl.DataType], str] = {
     pl.Int8: "INT64", pl.Int16: "INT64", pl.Int32: "INT64", pl.Int64: "INT64",
     pl.UInt8: "INT64", pl.UInt16: "INT64", pl.UInt32: "INT64", pl.UInt64: "NUMERIC",
@@ -91,7 +92,7 @@ def _is_unsupported(dtype: pl.DataType, *, in_list: bool = False) -> bool:
         return in_list or _is_unsupported(_instance(dtype.inner), in_list=True)
     if isinstance(dtype, pl.Struct):
         names = [child.name for child in dtype.fields]
-        legal = names and published_names(names, longest=LONGEST_IN_BIGQUERY) == dict(zip(names, names, strict=True))
+        legal = names and published_names(names, longest=LONGEST_NAME) == dict(zip(names, names, strict=True))
         return not legal or any(_is_unsupported(_instance(child.dtype)) for child in dtype.fields)
     return isinstance(dtype, _IN_TEXT) or (isinstance(dtype, pl.Datetime) and dtype.time_unit == "ns")
 

@@ -20,7 +20,6 @@ from heap_assets.sources.warehouse.base import AccessError, Permission, Warehous
 from heap_assets.sources.warehouse.empty_columns import EmptyColumns
 from heap_assets.sources.warehouse.evolution import Evolution, evolved
 from heap_assets.sources.warehouse.file_columns import file_columns, sink_columns
-from heap_assets.sources.warehouse.names import LONGEST_IN_POSTGRES
 from heap_assets.sources.warehouse.postgres.dsn import Dsn
 from heap_assets.sources.warehouse.postgres.errors import reason
 from heap_assets.sources.warehouse.postgres.evolution import becomes_double, joined
@@ -57,8 +56,6 @@ class PostgresPublisher(Publisher):
     uri
         Anything that libpq takes; shown nowhere.
     """
-
-    longest_name = LONGEST_IN_POSTGRES
 
     def __init__(self, uri: str, schema: str, store: Store) -> None:
         self._dsn = Dsn.parse(uri)

@@ -35,14 +35,11 @@ class PostgresWarehouse(SqlWarehouse[dbapi.Cursor]):
     ----------
     uri
         Anything that libpq takes, such as `postgresql://user:password@host:port/database`; shown nowhere.
-    copy
-        False for servers without COPY (query) TO STDOUT, such as Redshift: slower, and never run against one.
     section
         Of the settings that name the database.
     """
 
     uri: str = field(repr=False)
-    copy: bool = True
     connect_timeout: int = 10
     section: str = "warehouse"
     kind: str = "postgres"
@@ -68,9 +65,7 @@ class PostgresWarehouse(SqlWarehouse[dbapi.Cursor]):
             Permission("read", readable > 0, f"{readable} of {len(tables)} readable", "GRANT SELECT ON … TO …"),
         ]
 
-    def _tally(self, connection: dbapi.Cursor, resolved: str, column: str) -> Tally | None:
-        if not self.copy:
-            return None  # Redshift has no hashtextextended
+    def _tally(self, connection: dbapi.Cursor, resolved: str, column: str) -> Tally:
         hashed = f"hashtextextended({sql_identifier(column)}::text, 0)::numeric"
         [(rows, checksum)] = _rows(connection, f"SELECT count(*), sum({hashed})::text FROM {quoted(resolved)}")
         return Tally(rows, str(checksum))
@@ -90,8 +85,6 @@ class PostgresWarehouse(SqlWarehouse[dbapi.Cursor]):
 
     def _streamed(self, cursor: dbapi.Cursor, query: str, selected: Selection, path: Path) -> Stored:
         options = {StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)}
-        if not self.copy:
-            options[StatementOptions.USE_COPY.value] = "false"
         cursor.adbc_statement.set_options(**options)
         cursor.execute(query)
         reader = cursor.fetch_record_batch()

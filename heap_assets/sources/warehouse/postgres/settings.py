@@ -16,7 +16,7 @@ from heap_assets.storage import Store
 
 
 class PostgresSettings(SourceSettings):
-    """PostgreSQL or Redshift."""
+    """PostgreSQL."""
 
     kind: Literal["postgres"]
     dsn: SecretStr = Field(description="postgresql://user:password@host/database, as ${WAREHOUSE_DSN}")

@@ -79,10 +79,17 @@ def _time(value: pl.Expr, dtype: Any) -> FileColumn:
 
 
 def _json(text: pl.Expr, lost: pl.Expr | None) -> FileColumn:
-    """Return JSON without NUL, which jsonb rejects; replaced twice because matches of the pattern may overlap."""
+    return FileColumn("jsonb", *json_without_nul(text, lost))
+
+
+def json_without_nul(text: pl.Expr, lost: pl.Expr | None) -> tuple[pl.Expr, pl.Expr]:
+    """Return JSON without NUL, which jsonb rejects, and how many values of a row are lost.
+
+    Replaced twice because matches of the pattern may overlap.
+    """
     without_nul = text.str.replace_all(_NUL_IN_JSON, "${1}").str.replace_all(_NUL_IN_JSON, "${1}")
     nul = (without_nul != text).cast(pl.UInt32)
-    return FileColumn("jsonb", without_nul, nul if lost is None else nul.fill_null(0) + lost)
+    return without_nul, nul if lost is None else nul.fill_null(0) + lost
 
 
 def _instance(dtype: Any) -> pl.DataType:

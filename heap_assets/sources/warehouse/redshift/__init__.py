@@ -1,0 +1,1 @@
+"""Amazon Redshift as a warehouse to read from and to publish to."""
