@@ -10,6 +10,7 @@ from heap_assets.sources.heap_connect.catalogue import (
 from heap_assets.sources.heap_connect.columns import built_in_columns
 from heap_assets.sources.heap_connect.config import (
     OWN_COLUMNS,
+    USER_MIGRATIONS,
     USERS,
     LandingConfig,
     Selection,
@@ -17,6 +18,7 @@ from heap_assets.sources.heap_connect.config import (
 )
 from heap_assets.sources.heap_connect.discover import PreflightCheck, discover, first_day, preflight
 from heap_assets.sources.heap_connect.erasing import LandedPart, landed_parts, rewrite_part
+from heap_assets.sources.heap_connect.files import FilesSource, FileTable
 from heap_assets.sources.heap_connect.landing import Landing
 from heap_assets.sources.heap_connect.manifest import ManifestError, parse_manifest
 from heap_assets.sources.heap_connect.quota import FASTEST, Plan, Quota, QuotaStatus, quota, usage
@@ -52,12 +54,15 @@ __all__ = [
     "OWN_MARK",
     "OWN_VALUE",
     "USERS",
+    "USER_MIGRATIONS",
     "Catalogue",
     "Counts",
     "DumpRecord",
     "DumpReport",
     "DumpSource",
     "Failure",
+    "FileTable",
+    "FilesSource",
     "FolderSource",
     "LandedPart",
     "Landing",

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
-import fastavro
 import polars as pl
 
 from heap_assets.errors import HeapAssetsError, SourceError
 from heap_assets.redaction import redact_error
-from heap_assets.sources.heap_connect.avro_container import read_header
+from heap_assets.sources.heap_connect.avro_container import Limits
 from heap_assets.sources.heap_connect.catalogue import Catalogue
 from heap_assets.sources.heap_connect.config import Selection
 from heap_assets.sources.heap_connect.manifest import Manifest, ManifestError, ManifestTable, parse_manifest
 from heap_assets.sources.heap_connect.sources import DumpSource, ManifestFile, key_of
 from heap_assets.sources.heap_connect.values import read_times
 from heap_assets.tables import SNAPSHOT_TABLES
-
-HEADER_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -79,20 +75,8 @@ def _file_header(source: DumpSource, manifest: Manifest) -> str:
     uri = next((file for table in manifest.tables for file in table.files), None)
     if uri is None:
         return "the newest dump has no files"
-    columns, codec = header_of(source, uri)
+    columns, codec = source.header(uri)
     return f"{len(columns)} columns, codec {codec}: {uri}"
-
-
-def header_of(source: DumpSource, uri: str) -> tuple[dict[str, object], str]:
-    """Read a data file's header, and no more of it: columns with their Avro types, and the codec.
-
-    Raises ValueError or SourceError if it is no Avro file, or cannot be read.
-    """
-    with tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch:
-        path = Path(scratch) / "header"
-        path.write_bytes(source.read(uri, HEADER_BYTES))
-        header = read_header(path)
-    return {field["name"]: field["type"] for field in header.schema["fields"]}, header.codec
 
 
 _MOST_SCANNED_BYTES = 64 << 20
@@ -176,14 +160,17 @@ def first_day(source: DumpSource, selection: Selection) -> date | None:
 
 def _first_day_of(source: DumpSource, file: str) -> date | None:
     try:
-        if source.stat(file).size > _MOST_SCANNED_BYTES:
+        stored = source.stat(file)
+        if stored.size > _MOST_SCANNED_BYTES:
             return None
-        rows = fastavro.reader(io.BytesIO(source.read(file)))
-        times = pl.Series([row.get("time") for row in rows if isinstance(row, dict)], strict=False)
-    except (SourceError, ValueError, EOFError, KeyError, IndexError, pl.exceptions.PolarsError):
+        with tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch:
+            path = source.fetch(file, Path(scratch) / "file", stored.etag)
+            batches = source.decode(path, file, Limits())
+            times = [read_times(batch.rows["time"]).values.min() for batch in batches if "time" in batch.rows.columns]
+    except (SourceError, ValueError):
         return None  # landing it will report what is wrong
-    oldest = read_times(times).values.min()
-    return oldest.date() if isinstance(oldest, datetime) else None
+    days = [moment.date() for moment in times if isinstance(moment, datetime)]
+    return min(days, default=None)
 
 
 def _table(name: str, dumps: list[tuple[ManifestFile, ManifestTable]], sizes: dict[str, int]) -> tuple[object, ...]:
@@ -215,7 +202,7 @@ def _names(tables: Iterable[ManifestTable]) -> list[str]:
 def _types(source: DumpSource, files: list[str]) -> dict[str, str]:
     for file in files:
         try:
-            fields, _ = header_of(source, file)
+            fields, _ = source.header(file)
         except (ValueError, SourceError):
             continue  # landing is where a bad file is an error
         return {name: _spelled(kind) for name, kind in fields.items()}

@@ -6,6 +6,8 @@ import logging
 import os
 import re
 import shutil
+import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,9 +19,12 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from heap_assets.errors import SourceError
+from heap_assets.sources.heap_connect.avro import AvroBatch, read_batches
+from heap_assets.sources.heap_connect.avro_container import Limits, read_header
 from heap_assets.sources.heap_connect.s3_client import explained
 
 MANIFEST_FOLDER = "manifests/"
+HEADER_BYTES = 256 << 10
 _LOG = logging.getLogger(__name__)
 _MANIFEST = re.compile(r"manifests/sync_([^/]*)\.json")
 _NUMBER = re.compile(r"[0-9]{1,19}")
@@ -73,8 +78,32 @@ class DumpSource(Protocol):
         SourceError if the file is not, or no longer, the one of that ETag.
         """
 
+    def decode(self, path: Path, uri: str, limits: Limits) -> Iterator[AvroBatch]:
+        """Yield the rows of a fetched file in batches."""
+
+    def header(self, uri: str) -> tuple[dict[str, object], str]:
+        """Return a file's columns with their types, and its codec or format, without reading all of it."""
+
     def describe(self) -> str:
         """Name the source for people."""
+
+
+class AvroFiles(ABC):
+    """What sources of Avro files have in common."""
+
+    def decode(self, path: Path, uri: str, limits: Limits) -> Iterator[AvroBatch]:
+        return read_batches(path, name=uri, limits=limits)
+
+    def header(self, uri: str) -> tuple[dict[str, object], str]:
+        """ValueError or SourceError if it is no Avro file, or cannot be read."""
+        with tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch:
+            path = Path(scratch) / "header"
+            path.write_bytes(self.read(uri, HEADER_BYTES))
+            header = read_header(path)
+        return {field["name"]: field["type"] for field in header.schema["fields"]}, header.codec
+
+    @abstractmethod
+    def read(self, uri: str, limit: int | None = None) -> bytes: ...
 
 
 def manifests_among(objects: Iterator[SourceObject] | list[SourceObject]) -> list[ManifestFile]:
@@ -130,7 +159,7 @@ def key_of(uri: str) -> str:
     return match[2] if match else uri
 
 
-class FolderSource:
+class FolderSource(AvroFiles):
     """A local folder with the bucket's layout; a file's modification time stands for S3's LastModified.
 
     Manifests name files as `s3://<bucket>/<key>`: whatever the bucket, the file is `<folder>/<key>`.
@@ -232,7 +261,7 @@ def _is_unicode(path: Path) -> bool:
     return True
 
 
-class S3Source:
+class S3Source(AvroFiles):
     """A bucket, read through a boto3 client of the caller's (:func:`heap_assets.sources.heap_connect.s3_client`).
 
     `prefix`: folder within the bucket below which `manifests/` lies; Heap itself always uses the bucket's root.

@@ -14,7 +14,6 @@ from pathlib import Path
 import polars as pl
 
 from heap_assets.errors import SourceError
-from heap_assets.sources.heap_connect.avro import read_batches
 from heap_assets.sources.heap_connect.avro_container import Limits
 from heap_assets.sources.heap_connect.columns import built_in_columns
 from heap_assets.sources.heap_connect.config import USERS, Selection, keys_of
@@ -237,7 +236,7 @@ class Stager:
         table_columns = built_in_columns(table)
         path = downloads.take(file)
         offset = 0
-        for batch in read_batches(path, name=file.uri, limits=self.job.limits):
+        for batch in self.source.decode(path, file.uri, self.job.limits):
             rows, masked = self.job.masked(table, batch.rows) if self.job.masked else (batch.rows, 0)
             selected = self.job.selection.chosen(table, rows.columns)
             if missing := [column for column in self.job.required if column not in selected]:
