@@ -115,7 +115,7 @@ def reset(table: str, *, yes: bool) -> None:
     """Forget what was landed of one Heap table, so that its dumps are taken anew."""
     project = open_project()
     if is_exported(project):
-        raise SettingsError("heap.source is Heap's export in BigQuery: it has no dumps that could land again")
+        raise SettingsError("heap.source is Heap's export in a warehouse: it has no dumps that could land again")
     landing = project.landing
     dumps = landing.reports().filter(pl.col("state") != "unselected", pl.col("table") != "(manifest)")
     landed_tables = dumps["table"].unique().sort().to_list()

@@ -230,7 +230,7 @@ def _rules_text(rules: dict[str, object] | list[dict[str, object]]) -> str:
 
 def _where(source: object) -> str:
     for name in ("bucket", "path", "dataset"):
-        if hasattr(source, name):
+        if getattr(source, name, None) is not None:
             return str(getattr(source, name))
     return ""
 

@@ -64,8 +64,8 @@ def preflight(policy: bool, trust: str | None, as_json: bool) -> None:
     project = open_project()
     source = project.settings.heap.source
     if policy or trust:
-        if source.kind != "s3":
-            raise click.UsageError("heap.source is not s3")
+        if source.kind not in ("s3", "files") or source.bucket is None:
+            raise click.UsageError("heap.source is no bucket")
         external = source.external_id.get_secret_value() if source.external_id else "choose-an-external-id"
         document = read_policy(source.bucket) if policy else trust_policy(str(trust), external)
         click.echo(json.dumps(document, indent=2))
@@ -88,7 +88,7 @@ def preflight(policy: bool, trust: str | None, as_json: bool) -> None:
 def _tries(project: Project) -> Iterator[Permission]:
     """Try one connection or permission after the other."""
     source = project.settings.heap.source
-    access = s3_access(source) if source.kind == "s3" else None
+    access = s3_access(source) if source.kind in ("s3", "files") and source.bucket is not None else None
     yield from _of("lake", [_lake(project.lake.store)])
     if is_exported(project):
         yield from _of("heap", open_export(project).preflight())

@@ -6,11 +6,14 @@ from heap_assets.config.functions import FunctionLimits, FunctionSettings, Funct
 from heap_assets.config.heap import (
     GOOGLE_STORAGE,
     BigQuerySource,
+    ExportedSource,
+    FilesSource,
     HeapSettings,
     IdentifierTypes,
     IngestSchedule,
     Region,
     S3Source,
+    WarehouseSource,
     bigquery_hosts,
 )
 from heap_assets.config.identity import Behaviour, IdentifierType
@@ -49,6 +52,8 @@ __all__ = [
     "ConsentSource",
     "Day",
     "EventSettings",
+    "ExportedSource",
+    "FilesSource",
     "FunctionLimits",
     "FunctionSettings",
     "FunctionsSettings",
@@ -84,6 +89,7 @@ __all__ = [
     "UpsertSettings",
     "VendorSettings",
     "VersionedSettings",
+    "WarehouseSource",
     "WarehouseTable",
     "bigquery_hosts",
     "load_settings",

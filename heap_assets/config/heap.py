@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from heap_assets.config.base import Section, TimeZone
+from heap_assets.tables import SNAPSHOT_TABLES, WAREHOUSE_SOURCE
 
 IdentifierTypes = str | list[str]
 """One identifier type, several, or (under an identifier type's own name) the columns that make up one composite."""
@@ -64,23 +65,95 @@ class S3Source(Section):
         yield from (self.endpoint_url,) if self.endpoint_url else ()
 
 
-class BigQuerySource(Section):
-    """Heap Connect's dataset in BigQuery, such as main_production."""
+_IDS = ("event_id", "user_id", "session_id", "from_user_id", "to_user_id")
 
-    kind: Literal["bigquery"]
-    project: str = Field(description="Google Cloud project that is billed for reads")
-    dataset: str = Field(
-        description="Of one environment, as Heap Connect writes it; project.dataset in another project"
+
+class FileTable(Section):
+    """Files of one table: of an event, of `users` or of `user_migrations`."""
+
+    files: str = Field(description="Pattern of their paths below `path` or the bucket: signups/*.csv")
+    format: Literal["avro", "parquet", "jsonl", "csv"] | None = Field(
+        default=None, description="By the files' ending unless given; .gz is seen by itself"
     )
-    location: str | None = Field(default=None, description="Location of the dataset, such as EU")
-    credentials: SecretStr | None = Field(default=None, description="Path of a key file or its JSON; else the default")
-    max_bytes_billed: int | None = Field(default=None, ge=1, description="A read that would scan more is refused")
+    columns: dict[str, str | Annotated[list[str], Field(min_length=2)]] = Field(
+        default={},
+        description="Heap's column to the files' own: {user_id: uid, time: ts}. Several columns in a list make an id "
+        "by a hash, as those of `hashed` do",
+    )
+    hashed: list[str] = Field(
+        default=[],
+        description="Id columns whose texts (UUIDs, e-mails) become numbers, by the same hash each time",
+    )
+    types: dict[str, Literal["text", "integer", "number", "boolean", "time", "date"]] = Field(
+        default={}, description="Heap's column to its type; a value that is none is null, and counted"
+    )
+    event_column: str | None = Field(
+        default=None, description="The files' column that names the event, where files hold several: a table for each"
+    )
+    full: bool | None = Field(
+        default=None,
+        description="Whether a file holds all rows there are, and replaces those of earlier ones; so of "
+        "user_migrations unless given",
+    )
+
+
+class FilesSource(Section):
+    """Files that no Heap Connect wrote, in a folder or a bucket: Avro, Parquet, JSON lines or CSV."""
+
+    kind: Literal["files"]
+    path: Path | None = Field(default=None, description="The folder; relative to the settings file")
+    bucket: str | None = Field(default=None, description="In place of a folder: bucket name only")
+    prefix: str = Field(default="", description="Folder of the bucket below which the files lie")
+    region: str = Field(default="us-east-1", description="AWS region of the bucket")
+    profile: str | None = Field(default=None, description="Named profile of the AWS configuration files")
+    role_arn: str | None = Field(default=None, description="Role that is assumed for reading")
+    external_id: SecretStr | None = Field(default=None, description="External id with which the role is assumed")
+    endpoint_url: str | None = Field(default=None, description="For S3-compatible stores and tests")
+    tables: dict[str, FileTable] = Field(
+        min_length=1,
+        description="Table to its files: an event, users, user_migrations; with event_column any name. A file belongs "
+        "to the first whose pattern it matches",
+    )
+
+    @model_validator(mode="after")
+    def _is_in_one_place(self) -> FilesSource:
+        if (self.path is None) == (self.bucket is None):
+            raise ValueError("one of path (a folder) and bucket")
+        for name, table in self.tables.items():
+            if table.event_column and name in SNAPSHOT_TABLES:
+                raise ValueError(f"tables.{name} has no events: event_column belongs to another table")
+            if beyond := sorted(set(table.hashed) - set(_IDS)):
+                raise ValueError(f"tables.{name}.hashed names {beyond[0]!r}; expected: {', '.join(_IDS)}")
+        return self
+
+    def hosts(self) -> Iterator[str]:
+        """Yield the URL of a store that is not Amazon's."""
+        yield from (self.endpoint_url,) if self.endpoint_url else ()
+
+
+class ExportedSource(Section):
+    """Heap Connect's tables in a warehouse."""
+
+    dataset: str = Field(
+        description="Dataset or schema of one environment, as Heap Connect writes it, such as main_production; in "
+        "BigQuery project.dataset in another project"
+    )
     events_table: str | None = Field(
         default=None, description="Name of the one wide table of all events, where there is no view for each"
     )
     overlap_days: int = Field(default=3, ge=0, description="Days before the last sync that every look reads again")
     look_back_days: int = Field(default=90, ge=0, description="How far back late rows are looked for now and then")
     look_back_every_days: int = Field(default=7, ge=1, description="How often that is done")
+
+
+class BigQuerySource(ExportedSource):
+    """Heap Connect's dataset in BigQuery, such as main_production."""
+
+    kind: Literal["bigquery"]
+    project: str = Field(description="Google Cloud project that is billed for reads")
+    location: str | None = Field(default=None, description="Location of the dataset, such as EU")
+    credentials: SecretStr | None = Field(default=None, description="Path of a key file or its JSON; else the default")
+    max_bytes_billed: int | None = Field(default=None, ge=1, description="A read that would scan more is refused")
     endpoint: str | None = Field(default=None, description="Of an emulator, as http://host:port")
     storage_endpoint: str | None = Field(default=None, description="Of an emulator's Storage API, as host:port")
 
@@ -89,7 +162,23 @@ class BigQuerySource(Section):
         yield from bigquery_hosts(self.endpoint)
 
 
-HeapSource = Annotated[FolderSource | S3Source | BigQuerySource, Field(discriminator="kind")]
+class WarehouseSource(ExportedSource):
+    """Heap Connect's schema in a warehouse of the settings: in Snowflake, Redshift or PostgreSQL."""
+
+    kind: Literal["warehouse"]
+    source: str = Field(
+        default=WAREHOUSE_SOURCE,
+        description="Which one: a name under `sources:`, or `warehouse`; its login is used",
+    )
+
+    def hosts(self) -> Iterator[str]:
+        """Yield no host: the warehouse names its own."""
+        yield from ()
+
+
+HeapSource = Annotated[
+    FolderSource | S3Source | FilesSource | BigQuerySource | WarehouseSource, Field(discriminator="kind")
+]
 
 
 class TableSelection(Section):

@@ -271,7 +271,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     if "://" not in settings.lake.url:
         changes["lake"] = settings.lake.model_copy(update={"url": str(folder / settings.lake.url)})
     source = settings.heap.source
-    if source.kind == "folder":
+    if source.kind in ("folder", "files") and source.path is not None:
         changes["heap"] = settings.heap.model_copy(
             update={"source": source.model_copy(update={"path": folder / source.path})}
         )

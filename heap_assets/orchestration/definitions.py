@@ -42,7 +42,7 @@ from heap_assets.orchestration.ui_metadata import with_ui_metadata
 from heap_assets.pipelines.analytics import check_analytics
 from heap_assets.pipelines.behaviour import check_events
 from heap_assets.pipelines.catalogue import with_first_tables
-from heap_assets.pipelines.exports import is_exported
+from heap_assets.pipelines.exports import engine_of_export, is_exported
 from heap_assets.pipelines.functions import check_functions
 from heap_assets.pipelines.models import check_models
 from heap_assets.pipelines.signals import check_signals
@@ -120,7 +120,7 @@ def _definitions(project: Project) -> dg.Definitions:
     recency = recency_job(hourly_checks(project), names=names, status=schedule_status)
     exported = is_exported(project)
     arrivals: list[dg.AssetsDefinition | dg.AssetSpec] = (
-        [landed(project, EXPORTS, "bigquery"), exports(project)]
+        [landed(project, EXPORTS, engine_of_export(project)), exports(project)]
         if exported
         else [landed(project, DUMPS, "parquet"), dumps(project)]
     )

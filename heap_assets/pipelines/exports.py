@@ -1,4 +1,4 @@
-"""Heap's tables from its export in BigQuery: the same assets and columns as from dumps; a day is read if it changed."""
+"""Heap's tables from its export in a warehouse: the same assets and columns as from dumps, by changed days."""
 
 from __future__ import annotations
 
@@ -11,12 +11,20 @@ from datetime import date, datetime, timedelta
 import polars as pl
 
 from heap_assets import clock
-from heap_assets.config import BigQuerySource
+from heap_assets.config import BigQuerySource, ExportedSource, WarehouseSource
 from heap_assets.errors import MissingInputError, SettingsError, SourceError
 from heap_assets.pipelines.snapshots import is_over, keep_or_carry
 from heap_assets.pipelines.table import ERASED, UNREADABLE, BuiltTable, Task
 from heap_assets.project import Project, without_erased
-from heap_assets.sources.heap_bigquery import ExportLog, ExportState, HeapExport, LookBack, TableLook, WideExport
+from heap_assets.sources.heap_bigquery import (
+    ExportLog,
+    ExportState,
+    HeapExport,
+    LookBack,
+    LowerCaseWarehouse,
+    TableLook,
+    WideExport,
+)
 from heap_assets.sources.heap_connect import MIGRATIONS_SCHEMA, OWN_COLUMNS, Missing, key_dtype, resolved
 from heap_assets.sources.warehouse import CONTENT_SCHEME, WarehouseError, content_digest, warehouse_of
 from heap_assets.storage import Inputs, conform
@@ -42,14 +50,23 @@ class ExportChanges:
 
 def is_exported(project: Project) -> bool:
     """Whether Heap's tables come from its export in a warehouse and not from dumps."""
-    return project.settings.heap.source.kind == "bigquery"
+    return isinstance(project.settings.heap.source, ExportedSource)
+
+
+def engine_of_export(project: Project) -> str:
+    """Return the kind of warehouse that Heap's export is in."""
+    source = project.settings.heap.source
+    return project.settings.all_sources[source.source].kind if source.kind == "warehouse" else source.kind
 
 
 def open_export(project: Project) -> HeapExport:
     """Return Heap's dataset; it connects only while it is queried."""
     source = _source(project)
-    account = source.model_dump(include=_ACCOUNT)
-    warehouse = warehouse_of({**account, "datasets": [source.dataset]}, "heap.source")
+    if isinstance(source, BigQuerySource):
+        account = source.model_dump(include=_ACCOUNT)
+        warehouse = warehouse_of({**account, "datasets": [source.dataset]}, "heap.source")
+    else:
+        warehouse = LowerCaseWarehouse(project.warehouse(source.source))
     if source.events_table is not None:
         return WideExport(warehouse, source.dataset, source.events_table)
     return HeapExport(warehouse, source.dataset)
@@ -66,7 +83,8 @@ _TYPE_NAMES: Mapping[pl.DataType, str] = {
 def export_log(project: Project) -> ExportLog:
     """Return the record of what the export last held."""
     source = _source(project)
-    return ExportLog(project.lake.store, source.dataset, source.project)
+    project_name = source.project if isinstance(source, BigQuerySource) else f"{source.kind}/{source.source}"
+    return ExportLog(project.lake.store, source.dataset, project_name)
 
 
 def version_and_state(project: Project) -> tuple[str, ExportState]:
@@ -188,10 +206,10 @@ def missing(project: Project) -> Missing:
     return project.catalogue.compare(columns)
 
 
-def _source(project: Project) -> BigQuerySource:
+def _source(project: Project) -> BigQuerySource | WarehouseSource:
     source = project.settings.heap.source
-    if source.kind != "bigquery":
-        raise SettingsError("heap.source is not Heap's export in BigQuery")
+    if not isinstance(source, BigQuerySource | WarehouseSource):
+        raise SettingsError("heap.source is not Heap's export in a warehouse")
     return source
 
 

@@ -2,11 +2,12 @@
 
 from heap_assets.project.allowed_hosts import allowed_hosts, check_publish_hosts, refused_hosts
 from heap_assets.project.catalogue import CATALOGUE_KEY, is_writable, load_catalogue
+from heap_assets.project.heap_sources import s3_access
 from heap_assets.project.inbox import folded_columns, table_columns
 from heap_assets.project.masking import masking_rules, would_mask
 from heap_assets.project.names import PLAIN_NAMES, Names
 from heap_assets.project.ownership import mapping_of, owner_column, without_erased
-from heap_assets.project.project import Project, open_project, s3_access
+from heap_assets.project.project import Project, open_project
 from heap_assets.project.settings import load_settings, parse_settings, settings_schema
 
 __all__ = [

@@ -12,7 +12,7 @@ from itertools import islice, pairwise
 from croniter import croniter  # type: ignore[import-untyped]
 
 from heap_assets.activation import built_in_kinds
-from heap_assets.config import Settings
+from heap_assets.config import ExportedSource, Settings
 from heap_assets.errors import SettingsError
 from heap_assets.sources.heap_connect import FASTEST, Plan
 
@@ -44,10 +44,11 @@ def check_plan(settings: Settings) -> None:
 
 
 def _refusals(settings: Settings, plan: Plan) -> Iterator[tuple[str, str]]:
-    if plan is Plan.GROWTH and settings.heap.source.kind == "bigquery":
+    if plan is Plan.GROWTH and isinstance(settings.heap.source, ExportedSource):
         yield (
             "sql",
-            "heap.source.kind is 'bigquery', but the growth plan has no Heap Connect SQL; expected: s3 or folder",
+            f"heap.source.kind is {settings.heap.source.kind!r}, but the growth plan has no Heap Connect SQL; "
+            "expected: s3 or folder",
         )
     for name, sync in settings.sync.items():
         is_custom = sync.is_custom or sync.kind not in built_in_kinds()

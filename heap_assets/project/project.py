@@ -12,7 +12,6 @@ from pathlib import Path
 from heap_assets import clock
 from heap_assets.activation import ApiSettings
 from heap_assets.config import HEAP_DEFAULT_IDENTIFIERS, Settings, settings_path
-from heap_assets.config import S3Source as S3Settings
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.http_client import AllowedHosts
 from heap_assets.identity import (
@@ -35,6 +34,7 @@ from heap_assets.privacy import TombstoneReader
 from heap_assets.profiles import Audience, Condition
 from heap_assets.project.allowed_hosts import allowed_hosts
 from heap_assets.project.catalogue import load_catalogue
+from heap_assets.project.heap_sources import files_source, s3_access
 from heap_assets.project.inbox import check_folded_column, mappings_of, message_sources, message_tables
 from heap_assets.project.masking import masked
 from heap_assets.project.names import PLAIN_NAMES, Names
@@ -55,7 +55,6 @@ from heap_assets.sources.heap_connect import (
     Landing,
     LandingConfig,
     Limits,
-    S3Access,
     S3Source,
     Selection,
     keys_of,
@@ -162,8 +161,10 @@ class Project:
             return FolderSource(source.path)
         if source.kind == "s3":
             return S3Source(s3_client(s3_access(source)), source.bucket)
+        if source.kind == "files":
+            return files_source(source, self.landing)
         raise SettingsError(
-            "heap.source is Heap's export in BigQuery: it has no dumps; `heap-assets catalogue diff` shows its tables"
+            "heap.source is Heap's export in a warehouse, without dumps; `heap-assets catalogue diff` shows its tables"
         )
 
     def warehouse(self, source: str = WAREHOUSE_SOURCE) -> Warehouse:
@@ -422,17 +423,6 @@ class Project:
 
 _CHOICES = {"sum": "number", "any": "truth value"}
 """What kind of value a rule of survivorship needs."""
-
-
-def s3_access(source: S3Settings) -> S3Access:
-    """Return how the bucket of the settings is reached; without profile or role, boto3 looks where it always does."""
-    return S3Access(
-        region=source.region,
-        endpoint_url=source.endpoint_url,
-        profile=source.profile,
-        role_arn=source.role_arn,
-        external_id=source.external_id.get_secret_value() if source.external_id else None,
-    )
 
 
 def _suppressed(file: str | None) -> frozenset[tuple[str, str]]:

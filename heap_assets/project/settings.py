@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from heap_assets import config
 from heap_assets.activation import read_kinds, sync_kinds
-from heap_assets.config import IdentifierType, Kinds, Settings
+from heap_assets.config import IdentifierType, Kinds, Settings, WarehouseSource
 from heap_assets.errors import SettingsError
 from heap_assets.identity import EngineChoice, IdentifierRule, RulesError, SparkTuning, check_spark_installed
 from heap_assets.profiles import Audience, Condition, in_order, parse_audience, parse_conditions
@@ -166,13 +166,26 @@ def _check_audiences(settings: Settings) -> None:
 
 def _check_bucket(settings: Settings) -> None:
     source = settings.heap.source
-    if source.kind == "s3":
+    if source.kind in ("s3", "files") and source.bucket is not None:
         try:
             check_bucket(source.bucket)
         except SettingsError as error:
             raise SettingsError(
                 f"heap.source.bucket is {source.bucket!r}; expected: a bucket name only: {error}"
             ) from error
+
+
+def _check_heap_warehouse(settings: Settings) -> None:
+    source = settings.heap.source
+    if not isinstance(source, WarehouseSource):
+        return
+    engines = {kind for model in source_kinds() for kind in get_args(model.model_fields["kind"].annotation)}
+    names = [name for name, one in settings.all_sources.items() if one.kind in engines]
+    if source.source not in names:
+        raise SettingsError(
+            f"heap.source.source is {source.source!r}, which is no warehouse of the settings. "
+            f"Warehouses: {', '.join(names) or 'none; declare one under `warehouse:` or `sources:`'}"
+        )
 
 
 def _check_masking(settings: Settings) -> None:
@@ -185,6 +198,7 @@ _CHECKS = (
     parsed_signals,
     leave_out_rules,
     _check_bucket,
+    _check_heap_warehouse,
     check_plan,
     _check_masking,
 )

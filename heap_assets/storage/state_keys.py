@@ -10,7 +10,7 @@ LANDING: Final = "_landing"
 """Records of dumps and the Parquet parts of their rows (`heap_connect`). To lose it: dumps land again."""
 
 EXPORTS: Final = "_exports"
-"""What was last seen of Heap's export in BigQuery, a fingerprint a day and table. To lose it: days are read again."""
+"""What was last seen of Heap's export in a warehouse, a fingerprint a day and table. To lose it: days are read anew."""
 
 INBOX: Final = "_inbox"
 """Messages that were posted to us, by table and day, and those not yet in it. To lose it: they are lost for good."""

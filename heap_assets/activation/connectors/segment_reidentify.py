@@ -22,6 +22,7 @@ from heap_assets.activation.connectors.segment import (
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.events import derived_id
 from heap_assets.activation.engine.spec import Mode
+from heap_assets.config import ExportedSource
 from heap_assets.sources.heap_connect import resynced_users
 from heap_assets.tables import MIGRATIONS, USERS
 
@@ -54,7 +55,7 @@ class SegmentReidentifyConnector(Connector[SegmentReidentifySync]):
     def rows(self, day: date, table: str = "") -> pl.LazyFrame:
         deployment, heap = self.deployment, self.deployment.settings.heap
         resynced = None
-        if heap.source.kind != "bigquery":
+        if not isinstance(heap.source, ExportedSource):
             resynced = resynced_users(deployment.landing, self.enabled_on or clock.today())
         rows = reidentify_rows(newest(deployment, MIGRATIONS), newest_users(deployment), heap.app_id, resynced)
         suppressed = suppressed_users(deployment)

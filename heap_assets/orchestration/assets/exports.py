@@ -1,4 +1,4 @@
-"""Group `heap_connect` for Heap's export in BigQuery: looks for changes, and reports the days that they touch."""
+"""Group `heap_connect` for Heap's export in a warehouse: looks for changes, and reports the days that they touch."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -13,7 +13,7 @@ from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
 from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.ingest_schedule import ingest_schedule, next_tick
 from heap_assets.orchestration.rebuild_notices import record_changes
-from heap_assets.pipelines.exports import ExportChanges, changed_days, version_and_state
+from heap_assets.pipelines.exports import ExportChanges, changed_days, engine_of_export, version_and_state
 from heap_assets.project import Project
 from heap_assets.tables import EXPORTS
 
@@ -35,7 +35,7 @@ def exports(project: Project) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_key(EXPORTS, names),
         group_name=names.group(GROUP),
-        kinds={"bigquery"},
+        kinds={engine_of_export(project)},
         pool=names.name("heap_landing"),
         required_resource_keys={names.name(LAKE)},
         check_specs=[

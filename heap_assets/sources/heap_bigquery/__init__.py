@@ -1,7 +1,8 @@
-"""Heap Connect's export to BigQuery as a source of Heap's tables, and the wide `events` table of its guides."""
+"""Heap Connect's export to a warehouse as a source of Heap's tables, and the wide `events` table of its guides."""
 
 from heap_assets.sources.heap_bigquery.export import HeapExport
 from heap_assets.sources.heap_bigquery.export_log import ExportLog, ExportState, LookBack, TableLook
+from heap_assets.sources.heap_bigquery.lower_case import LowerCaseWarehouse
 from heap_assets.sources.heap_bigquery.wide_export import WideExport
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "ExportState",
     "HeapExport",
     "LookBack",
+    "LowerCaseWarehouse",
     "TableLook",
     "WideExport",
 ]
