@@ -14,6 +14,8 @@ ANALYTICS = "analytics/"
 MODELS = "models/"
 SYNCS = "sync/"
 REVERSE_ETL = "reverse_etl/"
+REPORTS = "reports/"
+LABELS = "labels/"
 INBOX = "inbox/"
 """What the paths of a group of assets start with."""
 
@@ -23,7 +25,7 @@ RESERVED_SOURCES = frozenset(
     {
         *("analytics", "audiences", "audit", "events", "functions", "identity", "inbox", "live"),
         *("models", "privacy", "profiles", "publish", "reverse_etl", "signals", "status", "sync", "the_warehouse"),
-        *("unified_events", "users", WAREHOUSE_SOURCE),
+        *("labels", "reports", "unified_events", "users", WAREHOUSE_SOURCE),
         *("information_schema", "latest", "main", "pg_catalog", "resolved", "system", "temp"),
     }
 )
@@ -172,6 +174,16 @@ def is_analytics(asset: str) -> bool:
 def model_asset(name: str) -> str:
     """Return the asset of a model."""
     return f"{MODELS}{name}"
+
+
+def report_asset(name: str) -> str:
+    """Return the asset of a report's results."""
+    return f"{REPORTS}{name}"
+
+
+def labels_asset(environment: str) -> str:
+    """Return the asset of the labels of an environment."""
+    return f"{LABELS}{environment}"
 
 
 def publish_asset(target: str, table: str) -> str:

@@ -23,7 +23,9 @@ ROOMS = {
     "yaml_core": "errors",
     "versions": "yaml_core",
     "http_client": "errors",
+    "mail": "errors http_client",
     "config": "clock errors redaction yaml_core tables",
+    "heap_api": "config errors http_client yaml_core",
     "functions": "config errors machine redaction values versions",
     "storage": "errors values tables",
     "identity": "errors machine storage values tables yaml_core",
@@ -39,13 +41,13 @@ ROOMS = {
     "sources.warehouse storage tables values versions yaml_core",
     "privacy": "clock errors identity siphash storage tables values",
     "quality": "clock errors identity privacy profiles sources.heap_connect storage tables values",
-    "alerts": "config errors http_client redaction storage",
+    "alerts": "config errors http_client mail redaction storage",
     "report": "clock quality storage tables",
     "project": "activation analytics clock config errors http_client identity privacy profiles signals "
     "sources.heap_connect sources.inbox sources.warehouse storage tables",
-    "pipelines": "activation analytics bi clock config errors functions identity privacy profiles project quality "
-    "redaction signals sources.heap_bigquery sources.heap_connect sources.inbox sources.warehouse storage tables "
-    "values versions",
+    "pipelines": "activation analytics bi clock config errors functions heap_api identity mail privacy profiles "
+    "project quality redaction signals sources.heap_bigquery sources.heap_connect sources.inbox sources.warehouse "
+    "storage tables values versions",
     "live": "activation clock config errors pipelines project sources.inbox storage tables",
     "api": "activation analytics errors identity pipelines project storage tables",
     "orchestration": "machine activation alerts analytics clock config errors http_client identity pipelines privacy "
@@ -54,8 +56,9 @@ ROOMS = {
     "history": "orchestration",
     "demo": "activation alerts clock config errors identity orchestration pipelines project quality "
     "sources.heap_connect tables yaml_core",
-    "cli": "activation analytics bi clock config demo errors identity live orchestration pipelines privacy project "
-    "quality redaction report signals sources.heap_connect sources.warehouse storage tables values versions yaml_core",
+    "cli": "activation analytics bi clock config demo errors heap_api identity live orchestration pipelines privacy "
+    "project quality redaction report signals sources.heap_connect sources.warehouse storage tables values versions "
+    "yaml_core",
 }
 """Every room with the rooms that it may import, in an order in which none imports a later one."""
 DOORS = ("pipelines", "orchestration", "demo")

@@ -5,16 +5,10 @@ Settings name the environment variables of secrets, which are read when a messag
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
 import json
-import smtplib
-import socket
-import ssl
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.message import EmailMessage
 from time import time
@@ -22,8 +16,9 @@ from typing import Any
 
 from heap_assets.alerts.message import DEFAULT_KINDS, Kind, Message
 from heap_assets.config import Alert
-from heap_assets.errors import DeliveryError, HostNotAllowedError, SettingsError
+from heap_assets.errors import DeliveryError, SettingsError
 from heap_assets.http_client import ANYWHERE, AllowedHosts, HttpClient, NoAnswer
+from heap_assets.mail import MailServer, send_mail
 
 _TIMEOUT_SECONDS = 10.0
 _SLACK_LIMIT = 3500  # characters; Slack cuts a text at 4,000
@@ -166,41 +161,8 @@ def _mail(channel: EmailChannel, message: Message, environ: Mapping[str, str], a
     mail["To"] = ", ".join(channel.recipients)
     mail["X-Heap-Assets-Message"] = message.id
     mail.set_content(message.as_text())
-    try:
-        allowed.check(channel.host, channel.port)
-        with smtplib.SMTP(timeout=_TIMEOUT_SECONDS) as server, _ending(server):
-            server.connect(channel.host, channel.port)
-            if channel.starttls:
-                server.starttls(context=ssl.create_default_context())
-            if login:
-                server.login(*login)
-            server.send_message(mail)
-    except HostNotAllowedError as error:
-        raise DeliveryError(f"alert channel {name}: {error}") from None
-    except (OSError, smtplib.SMTPException, ValueError) as error:  # UnicodeError: a host that cannot be one
-        raise DeliveryError(f"alert channel {name} did not take the mail ({type(error).__name__})") from None
-
-
-@contextmanager
-def _ending(server: smtplib.SMTP) -> Iterator[None]:
-    """Close the connection after the timeout: that of smtplib is per line, and a slow server may send many."""
-    over = threading.Event()
-
-    def watch() -> None:
-        waited = _TIMEOUT_SECONDS
-        # repeated, because STARTTLS replaces the socket
-        while not over.wait(waited):
-            waited = 0.2
-            with contextlib.suppress(OSError, AttributeError):
-                server.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
-
-    watcher = threading.Thread(target=watch, name="mail-deadline", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
+    server = MailServer(channel.host, channel.port, channel.starttls, login)
+    send_mail(server, mail, allowed, f"alert channel {name}")
 
 
 def _address(channel: WebhookChannel | SlackChannel, environ: Mapping[str, str]) -> str:

@@ -43,6 +43,7 @@ _COMMANDS = {
     "mask": ("heap_assets.cli.mask", "Count what the rules of privacy.rules would change, without writing"),
     "person": ("heap_assets.cli.person", "Export what is held of a person; list who got what"),
     "publish": ("heap_assets.cli.publish", "Put new days into the warehouses of the settings, or say what would be"),
+    "labels": ("heap_assets.cli.labels", "Hold Heap's labels against a reviewed file: diff, plan, apply, pull"),
     "bi": ("heap_assets.cli.bi", "Write files that tell a BI tool or dbt of the published tables"),
     "sql": ("heap_assets.cli.tables", "Query every table of the lake, read-only"),
     "report": ("heap_assets.cli.tables", "Write a status page that can be sent to a colleague"),

@@ -16,6 +16,7 @@ from heap_assets.config.heap import (
     WarehouseSource,
     bigquery_hosts,
 )
+from heap_assets.config.heap_api import SQL_MARK, HeapQuerySettings, LabelEnvironment, LabelsSettings
 from heap_assets.config.identity import Behaviour, IdentifierType
 from heap_assets.config.inbox import InboxSettings, InboxSource, InboxTable, LiveSettings
 from heap_assets.config.kinds import Kinds
@@ -23,6 +24,7 @@ from heap_assets.config.load import PATH_VARIABLE, load_settings, parse_settings
 from heap_assets.config.models import HEAP_DEFAULT_IDENTIFIERS, Settings
 from heap_assets.config.operations import UI_VARIABLE, Alert, Host
 from heap_assets.config.privacy import ConsentSource, MaskingRule, PrivacySettings, RequestTable
+from heap_assets.config.reports import EmailOutput, FileOutput, ReportSettings
 from heap_assets.config.reverse_etl import CensusSettings, HightouchSettings, ReverseEtlSync
 from heap_assets.config.schema import settings_schema
 from heap_assets.config.sql_location import SqlLocation
@@ -44,6 +46,7 @@ __all__ = [
     "HEAP_DEFAULT_IDENTIFIERS",
     "PATH_VARIABLE",
     "PROPERTIES",
+    "SQL_MARK",
     "UI_VARIABLE",
     "Alert",
     "Behaviour",
@@ -51,13 +54,16 @@ __all__ = [
     "CensusSettings",
     "ConsentSource",
     "Day",
+    "EmailOutput",
     "EventSettings",
     "ExportedSource",
+    "FileOutput",
     "FilesSource",
     "FunctionLimits",
     "FunctionSettings",
     "FunctionsSettings",
     "HashedSettings",
+    "HeapQuerySettings",
     "HeapSettings",
     "HightouchSettings",
     "Host",
@@ -69,12 +75,15 @@ __all__ = [
     "IngestSchedule",
     "KeyedSettings",
     "Kinds",
+    "LabelEnvironment",
+    "LabelsSettings",
     "LiveSettings",
     "MaskingRule",
     "Match",
     "MatchSettings",
     "PrivacySettings",
     "Region",
+    "ReportSettings",
     "RequestTable",
     "ReverseEtlSync",
     "S3Source",

@@ -277,6 +277,9 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         )
     if settings.models_folder is not None:
         changes["models_folder"] = str(folder / settings.models_folder)
+    if settings.labels is not None:
+        changes["labels"] = settings.labels.model_copy(update={"file": str(folder / settings.labels.file)})
+    changes["reports"] = {name: report.anchored(folder) for name, report in settings.reports.items()}
     functions = settings.functions
     changes["functions"] = functions.model_copy(update={"folder": folder / functions.folder})
     changes["warehouse"] = settings.warehouse.anchored(folder) if settings.warehouse else None

@@ -15,10 +15,12 @@ from heap_assets.config.cadences import USUAL, usual_schedule
 from heap_assets.config.derived import ModelSettings, UnifiedEvents
 from heap_assets.config.functions import FunctionsSettings
 from heap_assets.config.heap import HeapSettings, IdentifierTypes
+from heap_assets.config.heap_api import HeapQuerySettings, LabelsSettings
 from heap_assets.config.identity import AccountsSettings, IdentitySettings, ProfilesSettings
 from heap_assets.config.inbox import InboxSettings, LiveSettings
 from heap_assets.config.operations import Alert, Host, Keep, RunSettings
 from heap_assets.config.privacy import PrivacySettings
+from heap_assets.config.reports import ReportSettings
 from heap_assets.config.reverse_etl import ReverseEtlSync
 from heap_assets.config.sync import SyncSettings
 from heap_assets.config.warehouse import SourceName, SourceSettings, TargetName, TargetSettings, WarehouseTable
@@ -81,6 +83,15 @@ class Settings(Section):
     sync: dict[str, SyncSettings] = Field(default={}, description="What is sent where, by name of the sync")
     publish: dict[TargetName, TargetSettings] = Field(
         default={}, description="Warehouses that tables are published to, by name of the target"
+    )
+    reports: dict[TargetName, ReportSettings] = Field(
+        default={}, description="Results of SQL as files and mails, by name (docs/reports.md)"
+    )
+    heap_query: HeapQuerySettings | None = Field(
+        default=None, description="Heap's own query API, which nobody has verified (docs/reports.md)"
+    )
+    labels: LabelsSettings | None = Field(
+        default=None, description="Heap's labels as a reviewed file; nobody has verified the API (docs/labels.md)"
     )
     reverse_etl: dict[TargetName, ReverseEtlSync] = Field(
         default={}, description="Syncs of Hightouch and Census that are started here and waited for, by name"
@@ -320,6 +331,13 @@ class Settings(Section):
                     f"sync.{name}.live is true, but it sends {sync.source!r} by key or from another source: only "
                     f"profiles, and as events tables of messages, follow. Tables: {', '.join(messages)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _reports_have_their_source(self) -> Settings:
+        for name, report in self.reports.items():
+            if report.source == "heap" and self.heap_query is None:
+                raise ValueError(f"reports.{name}.source is 'heap', but there is no `heap_query:` section to ask by")
         return self
 
     @model_validator(mode="after")

@@ -19,10 +19,12 @@ from heap_assets.orchestration.assets.heap_connect import dumps, landed
 from heap_assets.orchestration.assets.identity import identity
 from heap_assets.orchestration.assets.inbox import GROUP as INBOX
 from heap_assets.orchestration.assets.inbox import inbox_tables
+from heap_assets.orchestration.assets.labels import labels, labels_schedules
 from heap_assets.orchestration.assets.privacy import erasure_job, erasure_schedule, erasures
 from heap_assets.orchestration.assets.profiles import profiles
 from heap_assets.orchestration.assets.publish import GROUP as PUBLISH
 from heap_assets.orchestration.assets.publish import publishing
+from heap_assets.orchestration.assets.reports import report_schedules, reports
 from heap_assets.orchestration.assets.reverse_etl import GROUP as REVERSE_ETL
 from heap_assets.orchestration.assets.reverse_etl import reverse_etl
 from heap_assets.orchestration.assets.status import status_report, status_schedule
@@ -142,6 +144,8 @@ def _definitions(project: Project) -> dg.Definitions:
         *warehouse_tables(project),
         *inbox_tables(project),
         *unified_events(project),
+        *reports(project),
+        *labels(project),
         erasures(project),
     ]
     by_group = Groups(project, assets)
@@ -179,6 +183,8 @@ def _definitions(project: Project) -> dg.Definitions:
         schedules=[
             *schedules(project, schedule_status),
             *arrival_schedule(project, status=schedule_status),
+            *report_schedules(project, schedule_status),
+            *labels_schedules(project, schedule_status),
             recency.schedule,
             status_schedule(names, schedule_status),
             retention_schedule(names, retention, schedule_status),

@@ -21,6 +21,8 @@ _TEAMS: Mapping[str, str] = {
     "profiles": "team:data",
     "models": "team:data",
     "publish": "team:data",
+    "labels": "team:product",
+    "reports": "team:data",
     "reverse_etl": "team:marketing",
     "signals": "team:marketing",
     "status": "team:data",

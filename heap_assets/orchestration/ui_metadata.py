@@ -14,8 +14,10 @@ from heap_assets.orchestration.groups import owners_of
 from heap_assets.pipelines import delivery, erasure
 from heap_assets.pipelines.analytics import analytics_of_day
 from heap_assets.pipelines.column_docs import column_docs
+from heap_assets.pipelines.labels import drift_of_labels
 from heap_assets.pipelines.models import model_of_day
 from heap_assets.pipelines.people import audit_of_day, identity_of_day, profiles_of_day
+from heap_assets.pipelines.reports import report_day
 from heap_assets.pipelines.reverse_etl import start_and_wait
 from heap_assets.pipelines.reviewing import reviewed_table
 from heap_assets.pipelines.signals import signal_of_day
@@ -30,11 +32,13 @@ from heap_assets.tables import (
     GRAPH,
     HEAP,
     IDENTITY,
+    LABELS,
     LANDING,
     LINKS,
     MIGRATIONS,
     MODELS,
     PROFILES,
+    REPORTS,
     REVERSE_ETL,
     REVIEW,
     SIGNALS,
@@ -68,9 +72,11 @@ _CODE: Mapping[str, Callable[..., Any]] = {
     ANALYTICS: analytics_of_day,
     MODELS: model_of_day,
     REVERSE_ETL: start_and_wait,
+    REPORTS: report_day,
+    LABELS: drift_of_labels,
 }
 """Asset, or how its name begins, to the function that makes it; the first that fits."""
-_LISTED = dict.fromkeys((SYNCS, REVERSE_ETL, SIGNALS, ANALYTICS, MODELS), "  {}:")
+_LISTED = dict.fromkeys((SYNCS, REVERSE_ETL, SIGNALS, ANALYTICS, MODELS, REPORTS), "  {}:")
 _SECTIONS = {WAREHOUSE: "    {}:", **_LISTED, PROFILES: "profiles:", IDENTITY: "identity:"}
 
 

@@ -95,18 +95,41 @@ def model_of_day(project: Project, name: str, day: date, rows: int | None = None
     if sql is None:
         frame = _called(project, name, {asset: lake.scan(asset, built) for asset, built in keys.items()}, rows)
     else:
-        bounds = {asset: (built[0], built[-1]) for asset, built in keys.items()}
-        snapshots = [asset for asset in read if not _adds_up(project, asset)]
-        statement, _ = with_tables(sql, _tables(project), bounds, f"models.{name}", snapshots)
-        settings = project.settings.lake
-        with LakeSql(settings.url, settings.options, assets=read) as connection:
-            limited = statement if rows is None else f"SELECT * FROM ({statement}) AS model LIMIT {rows:d}"
-            frame = connection.sql(limited)
+        frame = _result_of_sql(project, sql, keys, f"models.{name}", rows)
     _check_key(project, name, frame)
     versions = {f"{asset}@{key}": lake.versions(asset)[key] for asset, built in keys.items() for key in built}
     model = project.settings.models[name]
     versions["settings"] = version_of([sql, model.python, model.key])
     return BuiltTable(frame.lazy(), Inputs(versions), {"model_rows": frame.height})
+
+
+def sql_as_of(project: Project, sql: str, day: date, where: str, rows: int) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Return at most `rows` rows of a statement over the tables as of the end of a day, and versions of what it read.
+
+    Raises as :func:`model_of_day` does; `where` is the key of the settings that messages name.
+    """
+    _, read = with_tables(sql, _tables(project), {}, where)
+    keys = {asset: _keys(project, asset, day) for asset in read}
+    if missing := [asset for asset, built in keys.items() if not built]:
+        raise MissingInputError(f"{missing[0]} has no day up to {day}: materialize it first")
+    versions = {f"{asset}@{key}": project.lake.versions(asset)[key] for asset, built in keys.items() for key in built}
+    return _result_of_sql(project, sql, keys, where, rows), versions
+
+
+def tables_of_sql(project: Project, sql: str, where: str) -> list[str]:
+    """Return the assets that a statement reads; SettingsError if it is no SELECT or there is no such table."""
+    return with_tables(sql, _tables(project), {}, where)[1]
+
+
+def _result_of_sql(
+    project: Project, sql: str, keys: Mapping[str, list[str]], where: str, rows: int | None
+) -> pl.DataFrame:
+    bounds = {asset: (built[0], built[-1]) for asset, built in keys.items()}
+    snapshots = [asset for asset in keys if not _adds_up(project, asset)]
+    statement, _ = with_tables(sql, _tables(project), bounds, where, snapshots)
+    settings = project.settings.lake
+    with LakeSql(settings.url, settings.options, assets=list(keys)) as connection:
+        return connection.sql(statement if rows is None else f"SELECT * FROM ({statement}) AS model LIMIT {rows:d}")
 
 
 def _called(project: Project, name: str, frames: Mapping[str, pl.LazyFrame], rows: int | None) -> pl.DataFrame:

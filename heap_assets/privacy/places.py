@@ -66,6 +66,7 @@ PLACES: Final = (
     Place("first runs", _state(state_keys.FIRST_RUNS), "text", "days"),
     Place("publishing log", _state(state_keys.PUBLISHED), "text", "versions of days"),
     Place("runs of other tools", _state(state_keys.REVERSE_ETL), "text", "ids of runs"),
+    Place("reports sent", _state(state_keys.REPORTS), "nothing", "days and versions"),
     Place("alerts", _state(state_keys.ALERTS), "text", "redacted messages"),
     Place("status", _state(state_keys.STATUS), "text", "counts"),
     Place("requests, proofs, tombstones, consent", _state(state_keys.PRIVACY), "requests",
@@ -77,6 +78,7 @@ PLACES: Final = (
     Place("audiences", _table(tables.AUDIENCES), "rows", "profile ids"),
     Place("unified events", _table(tables.UNIFIED_EVENTS), "rows", "events by person, with their properties"),
     Place("audit", _table(tables.AUDIT), "rows", "counts; names of tables"),
+    Place("reports", rf"{tables.REPORTS}.*\.parquet", "rows", "results of statements"),
     Place("own tables", r"(?:inbox|signals|analytics|models|live|privacy|heap_connect|status|sync|publish|reverse_etl)"
           r"/.*\.parquet", "rows", "rows by profile id or identifier"),
 )  # fmt: skip
@@ -91,6 +93,7 @@ ELSEWHERE: Final = {
     "dumps of Heap and tables of sources": "the buckets and warehouses that are read belong to others: ask them, or a "
     "tombstone leaves the person out whenever they are read again",
     "backups and versions of objects": "copies that the lake's own commands do not see; their retention ends them",
+    "files and mails of reports": "results of `reports:` that were written or mailed are copies of others: ask them",
     "reports that were sent": "status pages and alerts hold counts and keyed hashes only",
 }
 """Places outside the lake, and what a proof says of them."""

@@ -38,6 +38,7 @@ def refused_hosts(settings: Settings) -> list[str]:
     named = [*_sync_hosts(settings), *_alert_hosts(settings)]
     named += [(f"reverse_etl.{name}", _of_url(one.url)) for name, one in settings.reverse_etl.items()]
     named += [(f"publish.{name}", _bare(host)) for name, one in settings.publish.items() for host in one.hosts()]
+    named += _api_hosts(settings)
     return sorted({f"{where}: {host}" for where, host in named if not allowed.allows(*_split(host))})
 
 
@@ -63,6 +64,18 @@ def _alert_hosts(settings: Settings) -> Iterator[tuple[str, str]]:
             yield f"alerts[{index}]", f"{alert.host}:{alert.port}"
         elif address := alert.url or os.environ.get(alert.url_env, ""):
             yield f"alerts[{index}]", _of_url(address)
+
+
+def _api_hosts(settings: Settings) -> Iterator[tuple[str, str]]:
+    if settings.heap_query is not None:
+        yield "heap_query", _of_url(settings.heap_query.url)
+    if settings.labels is not None:
+        for name, environment in settings.labels.environments.items():
+            yield f"labels.environments.{name}", _of_url(environment.url)
+    for name, report in settings.reports.items():
+        for index, output in enumerate(report.outputs):
+            if output.kind == "email":
+                yield f"reports.{name}.outputs[{index}]", f"{output.host}:{output.port}"
 
 
 def _bare(host: str) -> str:

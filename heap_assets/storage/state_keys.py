@@ -45,6 +45,9 @@ PUBLISHED: Final = "_published"
 REVERSE_ETL: Final = "_reverse_etl"
 """Runs of Hightouch and Census that are waited for. To lose it: a killed run starts another one there."""
 
+REPORTS: Final = "_reports"
+"""Which day of a report went to which file or mail server. To lose it: the newest day is mailed once more."""
+
 ALERTS: Final = "_alerts"
 """Alerts that are open, and those that no channel has taken yet. To lose it: open alarms are sent again."""
 
@@ -68,6 +71,7 @@ ALL: Final = (
     FIRST_RUNS,
     PUBLISHED,
     REVERSE_ETL,
+    REPORTS,
     ALERTS,
     STATUS,
     PRIVACY,

@@ -35,12 +35,15 @@ WITHOUT_A_TABLE = {
         "decide",
         "function new",
         "signal template",
+        "labels pull",
     ),
     *("sync run", "sync confirm", "sync retry", "sync resend", "sync forget"),
     *("erase confirm", "erase cancel", "erase lift"),
 }
 ARGUMENTS = {
     "bi": ["dbt"],
+    "labels diff": ["file", "file"],
+    **{f"labels {name}": ["production"] for name in ("plan", "apply", "pull")},
     "diff": [str(ROOT / "heap_assets.yaml")],
     "reset": ["pageviews", "--yes"],
     "rows": ["profiles", "unique_keys"],

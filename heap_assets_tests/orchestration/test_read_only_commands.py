@@ -65,6 +65,8 @@ READING = (
     "status",
     "status --all --json",
     "docs --check",
+    "labels diff file file",
+    "labels plan production",
     "diff heap_assets.yaml",
     "schema --out -",
     "completion bash",
@@ -86,6 +88,7 @@ AS_JSON = (
 )
 WRITING = {
     *("bi", "init", "report", "reset", "demo", "dev", "live", "warm", "catalogue accept", "decide", "function new"),
+    *("labels apply", "labels pull"),
     *("sync run", "sync confirm", "sync retry", "sync resend", "sync forget"),
     *("person export", "erase request", "erase confirm", "erase cancel", "erase run", "erase lift"),
 }
