@@ -16,8 +16,9 @@ from scripted_server import Call, Say, scripted
 
 from heap_assets import clock
 from heap_assets.activation import BaseDestination, Hint, Limits, Quota, Rate, Request, Row, Status, SyncReport, deliver
+from heap_assets.activation.engine import rate_limit
 from heap_assets.activation.engine.quota import Quotas, QuotaUsedUpError
-from heap_assets.activation.engine.rate_limit import Limiter
+from heap_assets.activation.engine.rate_limit import Limiter, Window
 from heap_assets.storage import Store
 
 
@@ -147,3 +148,40 @@ def test_a_rate_with_a_label_counts_only_its_calls_and_bytes_have_a_rate_of_thei
     with limiter.permission(1, {}, 100):
         pass
     assert ticks.time >= 60
+
+
+def test_a_run_of_another_process_counts_what_the_last_one_sent(lake: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = (Rate(20, 1.5, per_call=True), Rate(1000, 3600.0, label="search"))
+    limits = Limits(batch_rows=1, rates=rates, shared_by="acme")
+    with scripted(lambda _: Say(200, {})) as server:
+        began = time.monotonic()
+        assert send(server.url, lake, limits, 20, "one").sent == 20
+        assert time.monotonic() - began < 1.0
+        monkeypatch.setattr(rate_limit, "_accounts", {})  # as another process begins
+        assert send(server.url, lake, limits, 10, "two").sent == 10
+        assert time.monotonic() - began > 1.5
+        (kept,) = [info.key for info in lake.list("_quotas")]
+        lake.write(kept, b'{"at": "damaged"')
+        monkeypatch.setattr(rate_limit, "_accounts", {})
+        assert send(server.url, lake, limits, 10, "three").sent == 10
+
+
+@given(
+    used=st.lists(st.tuples(st.floats(0, 10), st.integers(1, 50)), max_size=30),
+    later=st.floats(0, 10),
+)
+def test_what_is_handed_on_counts_no_less_and_a_twentieth_longer_at_most(
+    used: list[tuple[float, int]], later: float
+) -> None:
+    window, other = Window(10**6, 10.0), Window(10**6, 10.0)
+    for at, units in sorted(used):
+        window.sent(units)
+        window.answered(at, units)
+    other.count(100.0, window.counted(10.0))
+
+    def left(one: Window, now: float) -> int:
+        one.delay(now, 0)
+        return one._sum
+
+    assert left(other, 100.0 + later) >= left(window, 10.0 + later)
+    assert left(other, 100.0 + later + 0.51) <= left(window, 10.0 + later)

@@ -1,4 +1,5 @@
-"""Daily quotas of an account, counted in the lake: all syncs and processes that write to it draw from one number.
+"""Daily quotas of an account, counted in the lake: all syncs and processes that write to it draw from one number; and
+what its rates count from one process to the next.
 
 `_quotas/<hash of account and quota>/<day>.json` holds how many units of the day are spoken for. A run takes a block of
 them ahead, so that few calls wait for the store, and gives back what it did not use; a killed one loses its block.
@@ -11,10 +12,12 @@ import json
 import threading
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
+from time import time as seconds_now
 from zoneinfo import ZoneInfo
 
 from heap_assets import clock
 from heap_assets.activation.engine.limits import Limits, Quota
+from heap_assets.activation.engine.rate_limit import Counted
 from heap_assets.errors import DeliveryError
 from heap_assets.storage import Store, state_keys
 
@@ -99,6 +102,36 @@ class Quotas:
     def _key(self, quota: Quota, day: str) -> str:
         facts = f"{self._account}|{quota.zone}|{quota.per_row}" + (f"|{quota.label}" if quota.label else "")
         return f"{state_keys.QUOTAS}/{hashlib.sha256(facts.encode()).hexdigest()[:16]}/{day}.json"
+
+
+class Windows:
+    """What a run has used of the rates of an account, for the run of another process that begins soon after it.
+
+    `_quotas/<hash of account>/windows.json`. A killed run leaves nothing.
+    """
+
+    def __init__(self, store: Store, account: str) -> None:
+        self._store = store
+        self._key = f"{state_keys.QUOTAS}/{hashlib.sha256(account.encode()).hexdigest()[:16]}/windows.json"
+
+    def load(self) -> Counted:
+        """Return what still counts."""
+        if not self._store.exists(self._key):
+            return {}
+        try:
+            stored = json.loads(self._store.read(self._key))
+            past = max(0.0, seconds_now() - float(stored["at"]))
+            return {
+                str(name): [(float(seconds) - past, int(units)) for seconds, units in counted if seconds > past]
+                for name, counted in stored["counted"].items()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError):  # damaged: the destination says when it is too much
+            return {}
+
+    def save(self, counted: Counted) -> None:
+        """Keep what counts now."""
+        if counted:
+            self._store.write(self._key, json.dumps({"at": seconds_now(), "counted": counted}).encode())
 
 
 def _now(quota: Quota) -> datetime:

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -20,6 +20,10 @@ from weakref import WeakKeyDictionary, WeakSet
 from heap_assets.activation.engine.limits import Rate
 
 _MARGIN = 0.002
+_STEPS = 20
+"""A window that is handed on to another process is told in so many steps."""
+Counted = Mapping[str, list[tuple[float, int]]]
+"""By window: how many units count for how many seconds more."""
 
 
 class Clock(Protocol):
@@ -74,6 +78,22 @@ class Window:
     def is_empty(self, now: float) -> bool:
         """Whether it counts nothing any more."""
         return not self._in_flight and (not self._answered or self._answered[-1][0] <= now)
+
+    def counted(self, now: float) -> list[tuple[float, int]]:
+        """Return how many units count for how many seconds more, in a few steps."""
+        steps: dict[int, int] = {}
+        for free_at, units in self._answered:
+            if free_at > now:
+                step = min(_STEPS, int((free_at - now) / self.seconds * _STEPS) + 1)
+                steps[step] = steps.get(step, 0) + units
+        return [(step * self.seconds / _STEPS, units) for step, units in sorted(steps.items())]
+
+    def count(self, now: float, counted: Iterable[tuple[float, int]]) -> None:
+        """Count what others have sent: for so many seconds more so many units."""
+        for seconds, units in sorted(counted):
+            if seconds > 0:
+                self._sum += units
+                self._answered.append((now + min(seconds, self.seconds) + _MARGIN, units))
 
     def sent(self, units: int) -> None:
         self._in_flight += units
@@ -158,6 +178,22 @@ class Limiter:
         """Return how many rows of one key a batch may hold."""
         return min((r.allowed for r in self._rates if r.rate.per_key and not r.rate.per_call), default=None)
 
+    def counted(self) -> Counted:
+        """Return what counts in the windows of the whole account, for a run of another process."""
+        with self._changed:
+            now, windows = self._clock.now(), self._account.windows
+            used = {_name(r.rate): windows[r.rate, ""].counted(now) for r in self._rates if (r.rate, "") in windows}
+            return {name: counted for name, counted in used.items() if counted}
+
+    def count(self, counted: Counted) -> None:
+        """Count what a run of another process has left; what this process has counted itself it knows better."""
+        with self._changed:
+            for rated in self._rates:
+                used = counted.get(_name(rated.rate))
+                if used and (rated.rate, "") not in self._account.windows:
+                    window = self._account.windows[rated.rate, ""] = Window(rated.allowed, rated.rate.seconds)
+                    window.count(self._clock.now(), used)
+
     def batch_rows(self, most: int) -> int:
         """Return the batch size, at most `most`, whose multiples fill the limits best."""
         for rated in self._rates:
@@ -213,6 +249,11 @@ class Limiter:
         is_full = self._in_flight is not None and self._account.in_flight >= self._in_flight
         in_flight = 1.0 if None in delays or is_full else 0.0
         return max(window_delay, in_flight, self._account.paused_until - now)
+
+
+def _name(rate: Rate) -> str:
+    what = "bytes" if rate.per_byte else "calls" if rate.per_call else "rows"
+    return f"{rate.rows} {what} in {rate.seconds:g} s {rate.label}".rstrip()
 
 
 def backoff(attempt: int, first: float, longest: float, jitter: random.Random) -> float:

@@ -38,8 +38,8 @@ from heap_assets.activation.engine.http_client import (
 from heap_assets.activation.engine.lease import Lease, LeaseLostError
 from heap_assets.activation.engine.log import Log
 from heap_assets.activation.engine.pending import Pending, PendingBatches
-from heap_assets.activation.engine.quota import Quotas
-from heap_assets.activation.engine.rate_limit import Limiter
+from heap_assets.activation.engine.quota import Quotas, Windows
+from heap_assets.activation.engine.rate_limit import Limiter, RealClock
 from heap_assets.activation.engine.report import Progress
 from heap_assets.activation.engine.spec import Mode, SyncSpec
 from heap_assets.activation.engine.workers import Workers
@@ -90,6 +90,10 @@ class Sender:
             limits.rates, spec.rate_share, transport.clock, in_flight=limits.in_flight, shared_by=limits.shared_by
         )
         self._quotas = Quotas(log.store, destination.account, limits, spec.rate_share)
+        by_clock = bool(limits.shared_by) and isinstance(transport.clock, RealClock)
+        self._windows = Windows(log.store, limits.shared_by) if by_clock else None
+        if self._windows is not None:
+            self._limiter.count(self._windows.load())
         self._client = RetryingClient(destination, spec.retry, self._limiter, transport, lease, self._quotas)
         self._workers = Workers(self._client, spec.concurrency)
         self._pending = PendingBatches(log.store, spec.folder)
@@ -105,6 +109,8 @@ class Sender:
 
     def __exit__(self, *_: object) -> None:
         self._quotas.close()
+        if self._windows is not None:
+            self._windows.save(self._limiter.counted())
 
     def resume(self) -> pl.Series:
         """Go on with the batches that earlier runs left; returns the keys of those that are still open."""
