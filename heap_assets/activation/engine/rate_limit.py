@@ -252,8 +252,8 @@ class Limiter:
 
 
 def _name(rate: Rate) -> str:
-    what = "bytes" if rate.per_byte else "calls" if rate.per_call else "rows"
-    return f"{rate.rows} {what} in {rate.seconds:g} s {rate.label}".rstrip()
+    unit = "bytes" if rate.per_byte else "calls" if rate.per_call else "rows"
+    return f"{rate.rows} {unit} in {rate.seconds:g} s {rate.label}".rstrip()
 
 
 def backoff(attempt: int, first: float, longest: float, jitter: random.Random) -> float:
