@@ -236,8 +236,8 @@ class TestZendeskTickets(ConnectorSuite):
     schema = {"id": pl.String, "link": pl.String, "visits": pl.Int64}
     renews = False
     keys_in_addresses = True
-    many = 30
-    faults = {"server_error": {"wait": 0}, "token_expired": {"skip": 5}}
+    many = 35
+    faults = {"server_error": {"wait": 0}, "token_expired": {"skip": 31}}
     absent = {
         "create": "no ticket is made",
         "duplicate_key": "an id is one ticket",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import polars as pl
@@ -192,3 +192,21 @@ class BaseDestination(Destination):
         """Deliver a batch by one call, judged by :meth:`verdict`."""
         response = yield self.request(elements, rows)
         return self.verdict(response, rows)
+
+
+class RowByRowDestination(BaseDestination):
+    """Base of destinations whose calls take one row, and to which a row that arrives twice does no harm.
+
+    `request` and `verdict` are asked for each row of a batch. The log is written for a batch, whose rows a killed run
+    sends again.
+    """
+
+    def exchange(self, elements: Sequence[bytes], rows: Sequence[Row]) -> Exchange:
+        """Deliver a batch by one call a row."""
+        verdicts: dict[int, RowVerdict] = {}
+        for index, (element, row) in enumerate(zip(elements, rows, strict=True)):
+            response = yield replace(self.request([element], [row]), rows=1)
+            answer = self.verdict(response, [row])
+            own = RowVerdict(self.accepted) if answer.rest == "applied" else RowVerdict("rejected", answer.reason)
+            verdicts[index] = answer.rows.get(0, own)
+        return Verdict(verdicts)

@@ -18,14 +18,14 @@ from heap_assets.activation.connectors.intercom.workspace import (
     why,
 )
 from heap_assets.activation.connectors.preflight import untried
-from heap_assets.activation.engine.destination import BaseDestination, Row
+from heap_assets.activation.engine.destination import Row, RowByRowDestination
 from heap_assets.activation.engine.events import event_faults, unix_ms
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict
 from heap_assets.sources.warehouse import Permission
 
-_MOST_PROPERTIES, _NAME = 10, 255
+_AT_ONCE, _MOST_PROPERTIES, _NAME = 15, 10, 255
 
 
 class IntercomEventsSync(EventRowSettings, ToIntercom):
@@ -67,7 +67,7 @@ class IntercomEventsConnector(EventRowConnector[IntercomEventsSync]):
         yield untried("events", self.untried)
 
 
-class IntercomEvents(IntercomApi, BaseDestination):
+class IntercomEvents(IntercomApi, RowByRowDestination):
     """Sends events; a repeat is ignored there."""
 
     mode = Mode.INSERT
@@ -76,7 +76,7 @@ class IntercomEvents(IntercomApi, BaseDestination):
     required = ("event_key", "event", "time")
 
     def __init__(self, settings: IntercomEventsSync) -> None:
-        super().__init__(settings)
+        super().__init__(settings, batch_rows=_AT_ONCE)
         self._person = "user_id" if settings.identifier == "external_id" else settings.identifier
 
     def invalid_rows(self, rows: pl.LazyFrame) -> Mapping[str, pl.Expr]:

@@ -11,14 +11,14 @@ from pydantic import Field, model_validator
 from heap_assets.activation.connectors.inputs import PeopleConnector, RecordSettings
 from heap_assets.activation.connectors.preflight import Fields, untried
 from heap_assets.activation.connectors.zendesk.account import FIELD_TYPES, ToZendesk, ZendeskApi
-from heap_assets.activation.engine.destination import BaseDestination, Row
+from heap_assets.activation.engine.destination import Row, RowByRowDestination
 from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Verdict, reason_of
 from heap_assets.config import PROPERTIES
 from heap_assets.sources.warehouse import Permission
 
-_ROWS, _NOT_FOUND, _FORBIDDEN = 100, 404, 403
+_AT_ONCE, _PAGE, _NOT_FOUND, _FORBIDDEN = 15, 100, 404, 403
 _FIELDS = Fields("ticket field", "make it in the Admin Center, Objects and rules, Tickets, Fields", FIELD_TYPES)
 
 
@@ -77,7 +77,7 @@ class ZendeskTicketsConnector(PeopleConnector[ZendeskTicketsSync]):
         kinds, page = dict[int, str](), 1
         with self.api() as api:
             while page:
-                url = f"{self.settings.url}/api/v2/ticket_fields.json?per_page={_ROWS}&page={page}"
+                url = f"{self.settings.url}/api/v2/ticket_fields.json?per_page={_PAGE}&page={page}"
                 request = Request(url, method="GET", reads=frozenset({_NOT_FOUND, _FORBIDDEN}))
                 answer = api.call(request)
                 if not answer.accepted:
@@ -92,7 +92,7 @@ class ZendeskTicketsConnector(PeopleConnector[ZendeskTicketsSync]):
         yield from _FIELDS.tried(sorted(ids), existing, self.column_types())
 
 
-class ZendeskTickets(ZendeskApi, BaseDestination):
+class ZendeskTickets(ZendeskApi, RowByRowDestination):
     """Updates tickets."""
 
     kind = "zendesk_tickets"
@@ -100,7 +100,7 @@ class ZendeskTickets(ZendeskApi, BaseDestination):
 
     def __init__(self, settings: ZendeskTicketsSync) -> None:
         self._ids = settings.ticket_fields
-        super().__init__(settings, batch_rows=1)
+        super().__init__(settings, batch_rows=_AT_ONCE)
 
     @property
     def target(self) -> str:
