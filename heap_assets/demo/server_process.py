@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import time
@@ -81,15 +82,21 @@ class ServerProcess:
             self.kill()
 
     def _get(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
-        response = httpx.get(self.base_url + path, params=dict(query), timeout=60, trust_env=False)
+        response = _client().get(self.base_url + path, params=dict(query))
         response.raise_for_status()
         answer: dict[str, Any] = response.json()
         return answer
 
     def _post(self, path: str, value: Any) -> None:
-        response = httpx.post(self.base_url + path, json=value, timeout=60, trust_env=False)
+        response = _client().post(self.base_url + path, json=value)
         if response.status_code != httpx.codes.OK:
             raise ServerError(f"the {self.kind} server refused {path}: {response.text}")
+
+
+@functools.cache
+def _client() -> httpx.Client:
+    """Return the client of this process: one more takes longer than a call, for it loads certificate authorities."""
+    return httpx.Client(timeout=60, trust_env=False)
 
 
 def start_server(kind: Kind, folder: Path, *, port: int = 0, arguments: Sequence[str] = ()) -> ServerProcess:

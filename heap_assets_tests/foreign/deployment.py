@@ -68,7 +68,7 @@ class Deployment:
         run = subprocess.run(
             [sys.executable, "-m", "heap_assets.cli", *arguments],
             cwd=self.folder,
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=300,
@@ -129,7 +129,7 @@ class Deployment:
             process = subprocess.Popen(
                 [sys.executable, "-m", "heap_assets.cli", "dev", "--port", str(port)],
                 cwd=self.folder,
-                env=self._environment,
+                env=self.environment,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -148,7 +148,8 @@ class Deployment:
         return process, dagster
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """Variables of its processes."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HEAP_ASSETS_", "DAGSTER_"))}
         own = {"HEAP_APP_ID": APP, "WAREHOUSE_DSN": self.dsn, "HEAP_BASE_URL": self.heap_url}
         return inherited | _CREDENTIALS | own | {"HEAP_ASSETS_NOW": self.now.isoformat()}

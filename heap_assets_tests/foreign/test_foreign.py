@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from heap_assets_tests.foreign.company import MAY_FAIL
+from heap_assets_tests.foreign.elsewhere import Vendors, vendors
 from heap_assets_tests.foreign.scenario import Scenario, scenario
 from heap_assets_tests.sources.warehouse import servers
 
@@ -27,19 +28,27 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
         pytest.skip(f"{missing}: the foreign company was NOT tested")
 
 
-def test_from_an_empty_folder_to_profiles_at_heap(world: Scenario) -> None:
+@pytest.fixture(scope="module")
+def elsewhere(world: Scenario) -> Iterator[Vendors]:
+    with vendors(world) as servers_of_vendors:
+        yield servers_of_vendors
+
+
+def test_from_an_empty_folder_to_profiles_at_heap(world: Scenario, elsewhere: Vendors) -> None:
     world.first_night()
-    _holds(world)
+    _holds(world, elsewhere)
 
 
-def test_a_second_night_that_was_killed_half_way_comes_to_the_same(world: Scenario) -> None:
+def test_a_second_night_that_was_killed_half_way_comes_to_the_same(world: Scenario, elsewhere: Vendors) -> None:
     world.second_night()
-    _holds(world)
+    _holds(world, elsewhere)
 
 
-def _holds(world: Scenario) -> None:
+def _holds(world: Scenario, elsewhere: Vendors) -> None:
     assert world.differences() == {}
     people = world.people()
     assert (people.precision, people.recall) == (1.0, 1.0), people.text()
     failed = {asset: checks - MAY_FAIL for asset, checks in world.failed_checks.items()}
     assert {asset: checks for asset, checks in failed.items() if checks} == world.company.planted_failures()
+    elsewhere.send()
+    assert elsewhere.differences() == {}
