@@ -20,17 +20,19 @@ from heap_assets.tables import heap_asset
 
 _RANGE = "dagster/asset_partition_range_"
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-_TABLES_A_RUN, _DAYS_A_RUN = 2, 2
+_RUNS_A_SIDE = 8
+"""Runs share the tables by this number, and the days, but have two of each at least."""
 
 
 def runs(project: Project, seed: int) -> list[tuple[list[str], list[str]]]:
     """Return all runs, in an order of the seed's: assets, and a range of days."""
     landed = sorted({day.isoformat() for table in project.event_tables for day in project.landing.days(table)})
     assets = [heap_asset(table) for table in project.event_tables]
+    tables, days = (max(2, len(every) // _RUNS_A_SIDE) for every in (assets, landed))
     every = [
-        (assets[table : table + _TABLES_A_RUN], landed[day : day + _DAYS_A_RUN])
-        for table in range(0, len(assets), _TABLES_A_RUN)
-        for day in range(0, len(landed), _DAYS_A_RUN)
+        (assets[table : table + tables], landed[day : day + days])
+        for table in range(0, len(assets), tables)
+        for day in range(0, len(landed), days)
     ]
     return random.Random(seed).sample(every, len(every))
 
