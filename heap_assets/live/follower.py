@@ -31,6 +31,8 @@ _MOST_MESSAGES: Final = 5_000
 """Messages of one step: more wait for the next."""
 _LANDING_SECONDS: Final = 15.0
 """So long, beside two rolls of a segment, until what is on disk is in the lake."""
+_PATIENCE_SECONDS: Final = 1.0
+"""So long syncs wait for each other."""
 _SHOWN: Final = 5
 _LATENCIES: Final = 10_000
 
@@ -113,7 +115,7 @@ class LiveLoop:
             changed = self._apply([arrival for _, arrival in arrivals], [at for at, _ in arrivals])
             self.messages += sum(len(arrival.messages) for _, arrival in arrivals)
         self._forget_landed(self._recent)
-        reports = list(self._delivery.send())
+        reports = list(self._delivery.send(_PATIENCE_SECONDS))
         self.sent += sum(report.sent for report in reports)
         if not self.queue_length:
             now = time.monotonic()

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,19 +41,40 @@ _DELIVERED = (Status.SUCCEEDED, Status.PARTIAL)
 
 
 @dataclass
+class Waiting:
+    """What of a sync is to be sent: people who changed, or messages that came.
+
+    `people`: ids of profiles that are to be sent, or looked for and withdrawn; `before`: their rows as they were when
+    they were sent last.
+    """
+
+    people: set[str] = field(default_factory=set)
+    before: dict[str, dict[str, Any]] = field(default_factory=dict)
+    messages: list[pl.DataFrame] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.people) + sum(map(len, self.messages))
+
+    def followed_by(self, later: Waiting) -> Waiting:
+        """Return both together; of a person who is in both, the earlier row is what was sent last."""
+        return Waiting(self.people | later.people, {**later.before, **self.before}, [*self.messages, *later.messages])
+
+
+@dataclass
 class LiveSync:
-    """One live sync, with what waits to be sent: people who changed, or messages that came."""
+    """One live sync, with what waits to be sent and what is being sent in a thread of its own."""
 
     name: str
     sender: LiveSender
     source: str
     blocked_by: str = ""
     """Why nothing is sent now; empty if the last attempt went out."""
-    people: set[str] = field(default_factory=set)
-    """Ids of profiles that are to be sent, or looked for and withdrawn."""
-    before: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Their rows as they were when they were sent last."""
-    messages: list[pl.DataFrame] = field(default_factory=list)
+    queued: Waiting = field(default_factory=Waiting)
+    sending: Waiting = field(default_factory=Waiting)
+    call: Future[SyncReport] | None = None
+    """The send of `sending` that is under way."""
+    is_slow: bool = False
+    """Whether the last send took longer than the others were to wait."""
     _gate: tuple[float, str] = (-_GATE_SECONDS, "")
 
     @property
@@ -62,34 +84,40 @@ class LiveSync:
 
     @property
     def waiting(self) -> int:
-        """How many people or messages wait."""
-        return len(self.people) + sum(map(len, self.messages))
+        """How many people or messages wait, or are being sent."""
+        return len(self.queued) + len(self.sending)
 
     def queue(self, changed: Changed | None, posted: Mapping[str, pl.DataFrame]) -> None:
         """Let people who changed wait, or messages that came."""
         if self.is_of_events:
             if self.source in posted:
-                self.messages.append(posted[self.source])
-            if self.waiting > _MOST_MESSAGES:
-                _LOG.warning("sync %s: %d messages are left to its next run (%s)", *self._left())
-                self.messages = []
+                self.queued.messages.append(posted[self.source])
+            if len(self.queued) > _MOST_MESSAGES:
+                why = self.blocked_by or "they came too fast"
+                _LOG.warning("sync %s: %d messages are left to its next run (%s)", self.name, len(self.queued), why)
+                self.queued = Waiting()
             return
         if changed is not None:
             for row in changed.before.to_dicts():
-                self.before.setdefault(row["profile_id"], row)
-            self.people |= {*changed.before["profile_id"], *changed.now["profile_id"]}
+                self.queued.before.setdefault(row["profile_id"], row)
+            self.queued.people |= {*changed.before["profile_id"], *changed.now["profile_id"]}
 
-    def _left(self) -> tuple[str, int, str]:
-        return self.name, self.waiting, self.blocked_by or "they came too fast"
-
-    def go_on_from(self, other: LiveSync) -> None:
-        """Let wait what waited for another base."""
-        self.people, self.before, self.messages = other.people, other.before, other.messages
-        self.sender.go_on_from(other.sender)
-
-    def clear(self) -> None:
-        """Let nothing wait any more: it was sent."""
-        self.people, self.before, self.messages = set(), {}, []
+    def ended(self) -> SyncReport | None:
+        """Take in what became of the send under way; what did not go out waits again. None if a run was sending."""
+        assert self.call is not None
+        call, sending = self.call, self.sending
+        self.call, self.sending = None, Waiting()
+        report, self.blocked_by = None, "the last send failed"
+        try:
+            report = call.result()
+            delivered = report.status in _DELIVERED
+            self.blocked_by = "" if delivered else f"{report.status}: {report.reason or 'no reason is known'}"
+        except LeaseHeldError:
+            self.blocked_by = "a run of the sync is sending"
+        finally:
+            if self.blocked_by:
+                self.queued = sending.followed_by(self.queued)
+        return report
 
 
 class LiveDelivery:
@@ -102,10 +130,11 @@ class LiveDelivery:
         self._project, self._profiles = project, profiles
         live = {name: sync.source for name, sync in project.settings.sync.items() if sync.live}
         self.syncs = [LiveSync(name, self._sender(name), source) for name, source in live.items()]
+        self._threads = ThreadPoolExecutor(max(len(live), 1), thread_name_prefix="live-sync")
         before = {sync.name: sync for sync in earlier.syncs} if earlier is not None else {}
         for sync in self.syncs:
             if sync.name in before:
-                sync.go_on_from(before[sync.name])
+                sync.queued = before[sync.name].queued
 
     def _sender(self, name: str) -> LiveSender:
         connector, project = connector_of(self._project, name), self._project
@@ -124,24 +153,24 @@ class LiveDelivery:
         for sync in self.syncs:
             sync.queue(changed, posted)
 
-    def send(self) -> Iterator[SyncReport]:
-        """Send what waits, sync by sync; what cannot be sent goes on waiting, and the sync says why."""
+    def send(self, patience: float | None = None) -> Iterator[SyncReport]:
+        """Send what waits, each sync in a thread of its own.
+
+        What cannot be sent goes on waiting, and the sync says why. Syncs wait for each other at most `patience`
+        seconds: one that is throttled or away goes on by itself, and its report comes with a later call.
+        """
         for sync in self.syncs:
-            if not sync.waiting:
-                continue
-            sync.blocked_by = self._shut(sync)
-            if sync.blocked_by:
-                continue
-            try:
-                report = self._send(sync)
-            except LeaseHeldError:
-                sync.blocked_by = "a run of the sync is sending"
-                continue
-            if report.status in _DELIVERED:
-                sync.clear()
-            else:
-                sync.blocked_by = f"{report.status}: {report.reason or 'no reason is known'}"
-            yield report
+            if sync.call is None and sync.waiting:
+                sync.blocked_by = self._shut(sync)
+                if not sync.blocked_by:
+                    self._begin(sync)
+        calls = [sync.call for sync in self.syncs if sync.call is not None and not (patience and sync.is_slow)]
+        wait(calls, timeout=None if len(self.syncs) == 1 else patience)
+        for sync in self.syncs:
+            if sync.call is not None:
+                sync.is_slow = not sync.call.done()
+                if not sync.is_slow and (report := sync.ended()) is not None:
+                    yield report
 
     def _shut(self, sync: LiveSync) -> str:
         """Return why nothing may be sent: checks of the newest built day, or a first run that nobody confirmed."""
@@ -160,20 +189,28 @@ class LiveDelivery:
         sync._gate = (time.monotonic(), reason)
         return reason
 
-    def _send(self, sync: LiveSync) -> SyncReport:
+    def _begin(self, sync: LiveSync) -> None:
+        """Begin to send what waits, as it is now: profiles go on changing meanwhile."""
+        sync.sending, sync.queued = sync.queued, Waiting()
         if sync.is_of_events:
-            return self._send_messages(sync)
-        now = self._profiles.rows(sync.people)
-        before = pl.DataFrame(list(sync.before.values()), schema=now.schema)
+            messages = pl.concat(sync.sending.messages).unique("message_id", keep="first", maintain_order=True)
+            people, graph = self._profiles.people_of(sync.source, messages)
+            sync.call = self._threads.submit(self._send_messages, sync, messages, people, graph)
+        else:
+            now = self._profiles.rows(sync.sending.people)
+            before = pl.DataFrame(list(sync.sending.before.values()), schema=now.schema)
+            sync.call = self._threads.submit(self._send_people, sync, before, now)
+
+    def _send_people(self, sync: LiveSync, before: pl.DataFrame, now: pl.DataFrame) -> SyncReport:
         with self._rows(sync.name, before, _graph_of(before)) as rows:
             keys = _keys(rows, "key")
         with self._rows(sync.name, now, _graph_of(now)) as rows:
             return sync.sender.send(rows, pl.concat([keys, _keys(rows, "key")]))
 
-    def _send_messages(self, sync: LiveSync) -> SyncReport:
+    def _send_messages(
+        self, sync: LiveSync, messages: pl.DataFrame, people: pl.DataFrame, graph: pl.DataFrame
+    ) -> SyncReport:
         """Send messages to the people whose they are now; those of nobody yet are left to a run of the sync."""
-        messages = pl.concat(sync.messages).unique("message_id", keep="first", maintain_order=True)
-        people, graph = self._profiles.people_of(sync.source, messages)
         with self._rows(sync.name, people, graph, {sync.source: messages}) as rows:
             return sync.sender.send(rows, _keys(rows, "event_key"))
 
@@ -194,9 +231,12 @@ class LiveDelivery:
             yield connector.rows_to_send(self._profiles.day)
 
     def close(self) -> None:
-        """Store what senders keep."""
+        """Wait for what is being sent, and store what senders keep."""
+        self._threads.shutdown()
         for sync in self.syncs:
             try:
+                if sync.call is not None:
+                    sync.ended()
                 sync.sender.close()
             except LeaseHeldError:
                 continue  # a run is sending, and folds the log itself

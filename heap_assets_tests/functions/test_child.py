@@ -209,7 +209,7 @@ def test_fuzzed_scripts_reach_nothing(tmp_path: Path) -> None:
         "  const x = row;\n"
         "  return eval(row.script);\n}"
     )
-    limits = Limits(cpu_seconds=0.02, wall_seconds=2, batch=20, most_stuck=SCRIPTS)
+    limits = Limits(cpu_seconds=0.02, wall_seconds=30, batch=20, most_stuck=SCRIPTS)
     rows: list[dict[str, Any]] = []
     for n in range(SCRIPTS):
         parts = chance.choices(FRAGMENTS, k=chance.randint(1, 5))

@@ -23,6 +23,8 @@ class Receiver:
     delay: float = 0.0
     calls: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    held: threading.Event | None = None
+    """Answers wait for it."""
 
     def restart(self, state: dict[str, dict[str, Any]]) -> None:
         """Forget what arrived, and begin with this state."""
@@ -32,6 +34,8 @@ class Receiver:
 
     def take(self, body: bytes) -> int:
         time.sleep(self.delay)
+        if self.held is not None:
+            self.held.wait()
         with self.lock:
             self.calls += 1
             if self.status != 200:

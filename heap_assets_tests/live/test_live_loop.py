@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ from heap_assets.errors import SettingsError
 from heap_assets.live import LiveLoop
 from heap_assets.sources.inbox import read_parts, stored_parts
 from heap_assets_tests.live.inbox_world import FOLDED, INBOX_ASSETS, KEY, SYNC, InboxWorld, arrival, build, identify
-from heap_assets_tests.live.receiver import Receiver
+from heap_assets_tests.live.receiver import Receiver, receiving
 from heap_assets_tests.live.service_process import Service, ServiceInThread, start_service
 from heap_assets_tests.pipelines.delivery_world import BEFORE, DAY, NOW, at, contacts, why
 
@@ -97,6 +98,29 @@ def test_a_destination_that_is_away_gets_the_newest_values_when_it_is_back(
     assert (receiver.state["c-ann"], loop.queue_length) == ({"Plan": "plan2"}, 0)
 
 
+def test_a_destination_that_is_slow_delays_no_other(world: InboxWorld, receiver: Receiver) -> None:
+    with receiving() as slow:
+        crm = SYNC.replace("RECEIVER", receiver.url)
+        other = SYNC.replace("crm:", "slow:").replace("RECEIVER", slow.url)
+        world.choose(f"{crm}\n{other}")
+        assert world.run(["sync/slow"], DAY).success
+        loop = LiveLoop(world.project, 0.1)
+        loop.step()
+        assert loop._delivery is not None
+        slow.held = threading.Event()
+        for number in range(3):
+            loop.arrived([arrival(identify(number, "c-ann", plan=f"plan{number}"))])
+            loop.step()
+        assert receiver.state["c-ann"] == {"Plan": "plan2"}
+        assert (slow.state["c-ann"], loop.queue_length) == ({"Plan": "pro"}, 2)
+        slow.held.set()
+        loop._delivery.close()
+        assert slow.state["c-ann"] == {"Plan": "plan0"}
+        loop._profiles = None  # as for a new base, which takes over what waits
+        loop.step()
+        assert (slow.state["c-ann"], loop.queue_length) == ({"Plan": "plan2"}, 0)
+
+
 def test_a_run_and_the_live_loop_never_both_send_and_hand_over_without_loss(
     world: InboxWorld, receiver: Receiver
 ) -> None:
@@ -124,13 +148,37 @@ def test_the_guard_stops_a_loss_of_values_that_no_run_would_send(world: InboxWor
     loop.step()
     for start in range(100, 130, 5):
         if start == 110:
-            loop._profiles = None  # as for a new base: what was changed before it counts
+            assert loop._delivery is not None
+            loop._delivery.close()
+            loop = LiveLoop(world.project, 0.1)  # as after a restart: what was changed before it counts
         loop.arrived([arrival(*(identify(n, f"c-{n - 100}", plan="oops") for n in range(start, start + 5)))])
         loop.step()
     changed = [key for key, values in receiver.state.items() if values == {"Plan": "oops"}]
     assert 5 <= len(changed) <= 13
     assert "would change within 24 hours" in loop.state
     assert loop.queue_length > 0
+
+
+def test_the_guard_does_not_count_what_a_destination_that_is_away_did_not_take(
+    world: InboxWorld, receiver: Receiver
+) -> None:
+    world.choose(SYNC.replace("RECEIVER", receiver.url).replace("live: true", "live: true, guard: {max_changed: 0.2}"))
+    world.post(*(identify(n, f"c-{n}", plan="free") for n in range(60)), received=at(DAY, 20))
+    build(world, judge=True)
+    assert world.run(["sync/crm"], DAY).success
+    loop = LiveLoop(world.project, 0.1)
+    loop.step()
+    assert loop._delivery is not None
+    sender = loop._delivery.syncs[0].sender
+    sender.spec = replace(sender.spec, retry=replace(sender.spec.retry, attempts=1, first_wait=0.01))
+    receiver.status = 500
+    for number in range(30):
+        loop.arrived([arrival(identify(number, f"c-{number % 6}", plan=f"plan{number}"))])
+        loop.step()
+    receiver.status = 200
+    loop.step()
+    assert loop.queue_length == 0
+    assert {receiver.state[f"c-{n}"]["Plan"] for n in range(6)} == {f"plan{24 + n}" for n in range(6)}
 
 
 def test_a_new_base_is_taken_up_without_losing_what_is_not_in_it(world: InboxWorld, receiver: Receiver) -> None:

@@ -18,12 +18,13 @@ from heap_assets.activation.engine.accounts import at_account
 from heap_assets.activation.engine.addressing import Addressed
 from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.difference import known_keys, respelled
-from heap_assets.activation.engine.hashing import EMPTY, salt
+from heap_assets.activation.engine.hashing import salt
 from heap_assets.activation.engine.http_client import RunStats, Transport, accepted_rows
 from heap_assets.activation.engine.lease import LIVE, Lease
-from heap_assets.activation.engine.log import Log, Snapshot, field_names, fold, folded
+from heap_assets.activation.engine.live_guard import LiveGuard
+from heap_assets.activation.engine.log import Log, Snapshot, fold, folded
 from heap_assets.activation.engine.maintenance import forgotten
-from heap_assets.activation.engine.planning import SyncPlan, build_plan, planned
+from heap_assets.activation.engine.planning import build_plan, planned
 from heap_assets.activation.engine.report import Status, SyncReport
 from heap_assets.activation.engine.sender import Sender
 from heap_assets.activation.engine.spec import Guard, SyncSpec
@@ -32,7 +33,6 @@ from heap_assets.http_client import AllowedHosts
 from heap_assets.storage import Store
 
 _SAVED_SECONDS = 60.0
-_GUARDED_SECONDS = 24 * 3600.0
 _UNGUARDED = Guard(removed=1.0, changed=1.0, takeover=1.0)
 _ADDED = ("planned", "added", "changed", "unchanged", "empty", "withdrawn", "removed", "held", "invalid")
 """Figures of a plan that add up over the calls of a minute."""
@@ -62,15 +62,11 @@ class LiveSender:
     _state: Snapshot = field(default_factory=lambda: Snapshot(pl.DataFrame()))
     _entries: list[pl.DataFrame] = field(default_factory=list)
     _aside: list[pl.DataFrame] = field(default_factory=list)
-    _lost: dict[str, float] = field(default_factory=dict)
-    _moved: dict[str, float] = field(default_factory=dict)
-    """`_lost`, `_moved`: keys that lost a value, or changed, in the last 24 hours, and when."""
-    _usual: float = 0.0
-    """The share of keys that a run usually changes."""
 
     def __post_init__(self) -> None:
         self._salt = salt(self.store, self.spec.salt)
         self.spec = at_account(self.store, self.spec, self.destination)
+        self._guard = LiveGuard(self.store, self.spec.folder, self.spec.guard, self._salt)
         self._unguarded = replace(self.spec, guard=_UNGUARDED)
         self._transport = Transport(allowed=self.allowed)
         self._saved_at, self._since = self.clock(), datetime.now(UTC)
@@ -87,10 +83,6 @@ class LiveSender:
                     self._save(Log(self.store, self.spec.folder, lease.fence), lease.fence)
                     self._fence = lease.fence
         self._transport.close()
-
-    def go_on_from(self, other: LiveSender) -> None:
-        """Count what another sender of the sync, which is closed, has changed in the last 24 hours."""
-        self._fence, self._lost, self._moved = other._fence, other._lost, other._moved
 
     def send(self, rows: pl.LazyFrame | Addressed, keys: pl.Series) -> SyncReport:
         """Bring the destination up to date with rows.
@@ -113,8 +105,6 @@ class LiveSender:
             log = Log(self.store, self.spec.folder, lease.fence)
             with self._sender(log, lease) as sender:
                 others_sent = lease.fence != self._fence + 1 or lease.previous is not None
-                if others_sent:
-                    self._lost, self._moved = {}, {}
                 if others_sent or not self._is_loaded:
                     self._load(log, lease, sender)
                 self._fence = lease.fence
@@ -144,8 +134,9 @@ class LiveSender:
         names = [name for name in log.segments() if name not in before.folded]
         self._entries, self._aside = ([log.read(names)] if names else []), []
         self._is_loaded = True
+        self._guard.load(self._entries)
         history = usual_runs(self.store, self.spec.folder).filter(pl.col("known") > 0)
-        self._usual = float((history["changed"] / history["known"]).median() or 0.0)  # type: ignore[arg-type]
+        self._guard.usual = float((history["changed"] / history["known"]).median() or 0.0)  # type: ignore[arg-type]
 
     def _plan_and_send(self, log: Log, sender: Sender, rows: pl.LazyFrame | Addressed, keys: pl.Series) -> SyncReport:
         wanted_keys = keys.drop_nulls().unique().to_frame("key")
@@ -158,7 +149,7 @@ class LiveSender:
             forgotten=forgotten(self.store, self.spec.name),
         )
         report = replace(planned(self._blank(Status.SUCCEEDED), plan, self._salt), known=known_keys(self._state.frame))
-        if concern := self._concern(plan, report.known):
+        if concern := self._guard.concern(plan.changes.send, report.known):
             return replace(report, status=Status.NEEDS_CONFIRMATION, reason=concern, concerns=(concern,))
         if len(plan.set_aside):
             self._aside.append(plan.set_aside.with_columns(run_id=pl.lit(self.run_id)))
@@ -182,31 +173,10 @@ class LiveSender:
             return
         entries = log.read(names)
         self._entries.append(entries)
+        self._guard.count(entries)
         part = folded(replace(self._state, frame=of_keys), names, entries)
         untouched = self._state.frame.join(part.frame.select("key"), on="key", how="anti")
         self._state = replace(part, frame=pl.concat([untouched, part.frame], how="diagonal_relaxed"))
-
-    def _concern(self, plan: SyncPlan, key_count: int) -> str:
-        """Return what is unusual about the last 24 hours with this plan; empty if it can be sent."""
-        guard, now = self.spec.guard, self.clock()
-        send = plan.changes.send
-        emptied = pl.any_horizontal(*((pl.col(f) == EMPTY).fill_null(value=False) for f in field_names(send)), False)
-        lost = set(send.filter((pl.col("op") == "withdraw") | emptied)["key"])
-        moved = set(send.filter(pl.col("op") == "change")["key"])
-        for log in (self._lost, self._moved):
-            for key in [key for key, at in log.items() if now - at > _GUARDED_SECONDS]:
-                del log[key]
-        if key_count >= guard.at_least:
-            if lost and len(lost | self._lost.keys()) > guard.removed * key_count:
-                count = len(lost | self._lost.keys())
-                usual_share = f"up to {guard.removed:.0%} is usual"
-                return f"{count} of {key_count} keys would lose a value within 24 hours; {usual_share}"
-            usual = max(guard.changed, guard.changed_times_median * self._usual)
-            if moved and len(moved | self._moved.keys()) > usual * key_count:
-                return f"{len(moved | self._moved.keys())} of {key_count} keys would change within 24 hours"
-        self._lost |= dict.fromkeys(lost, now)
-        self._moved |= dict.fromkeys(moved, now)
-        return ""
 
     def _finished(self, report: SyncReport, stats: RunStats) -> SyncReport:
         outcomes = stats.outcomes
@@ -241,6 +211,7 @@ class LiveSender:
             write_set_aside(self.store, pl.concat(self._aside), self.spec.folder, started, fence)
         seconds = (datetime.now(UTC) - started).total_seconds()
         write_run(self.store, self.spec.folder, replace(self._totals, seconds=seconds), fence, started, self.day)
+        self._guard.save()
         self._entries, self._aside = [], []
         self._totals = self._blank(Status.SUCCEEDED)
         self._saved_at, self._since = self.clock(), datetime.now(UTC)
