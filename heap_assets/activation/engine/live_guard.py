@@ -57,28 +57,30 @@ class LiveGuard:
 
     def count(self, entries: pl.DataFrame) -> None:
         """Remember the entries of the log that the destination took."""
-        counted = self._counted(entries.filter(pl.col("status").is_in(["acknowledged", "sent"])), "answered_at")
-        recent = pl.concat([self._recent, counted]).filter(pl.col("at") > datetime.now(UTC) - _REMEMBERED)
+        taken = entries.filter(pl.col("status").is_in(["acknowledged", "sent"]))
+        recent = pl.concat([self._recent, self._losses_and_changes(taken, "answered_at")]).filter(
+            pl.col("at") > datetime.now(UTC) - _REMEMBERED
+        )
         self._recent = recent.unique(["key_hash", "is_lost"], keep="last", maintain_order=True)
 
     def concern(self, send: pl.DataFrame, key_count: int) -> str:
         """Return what is unusual about the last 24 hours with rows that are to be sent; empty if they can be."""
         if key_count < self.guard.at_least:
             return ""
-        counted = self._counted(send.with_columns(at=pl.lit(datetime.now(UTC))), "at")
+        planned = self._losses_and_changes(send.with_columns(at=pl.lit(datetime.now(UTC))), "at")
         recent = self._recent.filter(pl.col("at") > datetime.now(UTC) - _REMEMBERED)
         usual_change = max(self.guard.changed, self.guard.changed_times_median * self.usual)
         for is_lost, usual, what in ((True, self.guard.removed, "lose a value"), (False, usual_change, "change")):
-            now, before = (rows.filter(pl.col("is_lost") == is_lost)["key_hash"] for rows in (counted, recent))
+            now, before = (rows.filter(pl.col("is_lost") == is_lost)["key_hash"] for rows in (planned, recent))
             count = len({*now, *before})
             if len(now) and count > usual * key_count:
                 return f"{count} of {key_count} keys would {what} within 24 hours; up to {usual:.0%} is usual"
         return ""
 
-    def _counted(self, rows: pl.DataFrame, at: str) -> pl.DataFrame:
+    def _losses_and_changes(self, rows: pl.DataFrame, at: str) -> pl.DataFrame:
         """Return the rows that lose a value, and those that change, as they are remembered."""
         emptied = pl.any_horizontal(*((pl.col(f) == EMPTY).fill_null(value=False) for f in field_names(rows)), False)
         kinds = {True: (pl.col("op") == "withdraw") | emptied, False: pl.col("op") == "change"}
         parts = [rows.filter(condition).with_columns(is_lost=pl.lit(is_lost)) for is_lost, condition in kinds.items()]
-        counted = pl.concat(parts)
-        return counted.select(hashed_keys(counted["key"], self.salt), at=pl.col(at), is_lost="is_lost").cast(_SCHEMA)
+        both = pl.concat(parts)
+        return both.select(hashed_keys(both["key"], self.salt), at=pl.col(at), is_lost="is_lost").cast(_SCHEMA)
