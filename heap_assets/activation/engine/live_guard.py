@@ -70,11 +70,11 @@ class LiveGuard:
         planned = self._losses_and_changes(send.with_columns(at=pl.lit(datetime.now(UTC))), "at")
         recent = self._recent.filter(pl.col("at") > datetime.now(UTC) - _REMEMBERED)
         usual_change = max(self.guard.changed, self.guard.changed_times_median * self.usual)
-        for is_lost, usual, what in ((True, self.guard.removed, "lose a value"), (False, usual_change, "change")):
+        for is_lost, usual, verb in ((True, self.guard.removed, "lose a value"), (False, usual_change, "change")):
             now, before = (rows.filter(pl.col("is_lost") == is_lost)["key_hash"] for rows in (planned, recent))
             count = len({*now, *before})
             if len(now) and count > usual * key_count:
-                return f"{count} of {key_count} keys would {what} within 24 hours; up to {usual:.0%} is usual"
+                return f"{count} of {key_count} keys would {verb} within 24 hours; up to {usual:.0%} is usual"
         return ""
 
     def _losses_and_changes(self, rows: pl.DataFrame, at: str) -> pl.DataFrame:
