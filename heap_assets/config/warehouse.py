@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, Union
+from typing import Annotated, Any, Literal, Self, Union
 
 from pydantic import AfterValidator, Field
 
@@ -138,6 +138,12 @@ class TargetSettings(Section, ABC):
     schedule: Cron | None = Field(
         default=None, description="Cron in UTC at which new days are published, instead of as soon as they are built"
     )
+    full: Literal["daily"] | None = Field(
+        default=None,
+        description="`daily` publishes every table whole, too, as `<table>_full`: all days of events, the newest of a "
+        "snapshot, replaced at once",
+    )
+    full_schedule: Cron = Field(default="0 7 * * *", description="When tables are published whole, cron in UTC")
     resolved_views: str | None = Field(
         default="heap_resolved",
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",

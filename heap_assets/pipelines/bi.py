@@ -77,6 +77,8 @@ def layer_of(project: Project, target: str) -> tuple[Layer, list[str]]:
     by_asset: dict[str, str] = {}
     unbuilt = []
     for published in published_tables(project, target):
+        if published.of is not None:
+            continue  # the same rows as by day
         day, name = _newest_day(project, published), published.publication.table
         asset = EVENTS if name == EVENTS else published.sources[0]
         if day is None:

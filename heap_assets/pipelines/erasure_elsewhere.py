@@ -11,7 +11,13 @@ from pathlib import Path
 
 from heap_assets.errors import HeapAssetsError
 from heap_assets.identity import blanked_decisions, forget_values
-from heap_assets.pipelines.publishing import open_publisher, publish_day, published_tables, unpublished_days
+from heap_assets.pipelines.publishing import (
+    last_published,
+    open_publisher,
+    publish_day,
+    published_tables,
+    unpublished_days,
+)
 from heap_assets.privacy import PREFIX, Journal, Pair, spelled
 from heap_assets.project import Project
 from heap_assets.storage import update_file
@@ -63,8 +69,9 @@ def publish_again(project: Project, journal: Journal) -> dict[str, str]:
                 if not touched & set(table.sources):
                     continue
                 published = publisher.published_days(table.publication.table)
+                is_whole = table.of is not None and last_published(publisher, table)[1] is not None
                 for day in unpublished_days(project, publisher, table):
-                    if day in published:
+                    if day in published or is_whole:
                         publish_day(project, publisher, table, day)
                 old = published - _days(project, table.sources)
                 if old:

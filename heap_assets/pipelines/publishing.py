@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -18,6 +18,7 @@ from heap_assets.profiles import UNIFIED
 from heap_assets.project import Project, check_publish_hosts
 from heap_assets.sources.heap_bigquery import events_table as wide
 from heap_assets.sources.warehouse import (
+    DAY_COLUMN,
     RESOLVED_COLUMNS,
     Preview,
     Publication,
@@ -71,11 +72,15 @@ _CLUSTERED = {
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A table of a target, and the assets of the lake that it is made of."""
+    """A table of a target, and the assets of the lake that it is made of.
+
+    `of`: of a table that is published whole, the one by day that it has all days of, or the newest of a snapshot.
+    """
 
     target: str
     publication: Publication
     sources: tuple[str, ...]
+    of: PublishedTable | None = None
 
     @property
     def asset(self) -> str:
@@ -121,12 +126,21 @@ def published_tables(project: Project, target: str) -> list[PublishedTable]:
         return is_included and not any(fnmatchcase(asset, pattern) for pattern in settings.exclude)
 
     names = table_names(assets)
-    return [_table(project, target, asset, names[asset]) for asset in assets if is_selected(asset)]
+    by_day = [_table(project, target, asset, names[asset]) for asset in assets if is_selected(asset)]
+    return [*by_day, *map(_whole, by_day)] if settings.full else by_day
+
+
+def _whole(table: PublishedTable) -> PublishedTable:
+    """Return the table that is published whole beside one by day."""
+    one = table.publication
+    description = f"All of {one.table}, replaced whole: {one.description}"
+    publication = replace(one, table=f"{one.table}{_FULL}", by_day=False, description=description)
+    return PublishedTable(table.target, publication, table.sources, table)
 
 
 def resolvable(project: Project, target: str) -> list[PublishedTable]:
     """Return the tables that get a `heap_resolved` view; none unless graph and migrations are published too."""
-    tables = {table.publication.table: table for table in published_tables(project, target)}
+    tables = {table.publication.table: table for table in published_tables(project, target) if table.of is None}
     settings = project.settings.publish[target]
     if not settings.resolved_views or not {_MIGRATIONS, _GRAPH} <= set(tables):
         return []
@@ -159,7 +173,8 @@ def publish_day(
         If the day has not been built: a missing day is never published as an empty one.
     """
     rows_of_day = day_of(project, table, day)
-    published = publisher.publish(table.publication, day, rows_of_day.frame, rows_of_day.version, force=force)
+    version_day = None if table.of else day
+    published = publisher.publish(table.publication, version_day, rows_of_day.frame, rows_of_day.version, force=force)
     if published.status is not PublishStatus.LOADED:
         return published
     return replace(published, lost=dict(Counter(published.lost) + Counter(rows_of_day.lost())))
@@ -167,7 +182,7 @@ def publish_day(
 
 def preview_day(project: Project, publisher: Publisher, table: PublishedTable, day: date) -> Preview:
     """Return what publishing a day would change in its table; writes nothing."""
-    return publisher.preview(table.publication, day_of(project, table, day).frame, day)
+    return publisher.preview(table.publication, day_of(project, table, day).frame, None if table.of else day)
 
 
 def due_days(project: Project, publisher: Publisher, table: PublishedTable) -> list[date]:
@@ -178,13 +193,21 @@ def due_days(project: Project, publisher: Publisher, table: PublishedTable) -> l
     WarehouseError
         If the target cannot be reached, which is queried for the days that it still holds.
     """
-    return unpublished_days(project, publisher, table, intact_days=publisher.intact_days(table.publication.table))
+    name = table.publication.table
+    if table.of is None:
+        return unpublished_days(project, publisher, table, intact_days=publisher.intact_days(name))
+    if publisher.is_intact(name, None):
+        return unpublished_days(project, publisher, table)
+    days = _built_days(table, {asset: project.lake.versions(asset) for asset in table.sources})
+    return [date.fromisoformat(day) for day in days[-1:]]
 
 
 def unpublished_days(
     project: Project, publisher: Publisher, table: PublishedTable, *, intact_days: Container[date | None] | None = None
 ) -> list[date]:
     """Return the built days whose current version the publish log does not have, oldest first; queries no target.
+
+    Of a table that is published whole it is the newest day, if any of its days is not in there as it is now.
 
     Parameters
     ----------
@@ -193,8 +216,11 @@ def unpublished_days(
     """
     versions = {asset: project.lake.versions(asset) for asset in table.sources}
     names = _event_names(project, table)
-    sources = table.sources if table.publication.table != EVENTS else table.sources[:-1]
-    days = sorted({day for asset in sources for day in versions[asset]})
+    days = _built_days(table, versions)
+    if table.of is not None:
+        version = _whole_version(project, table.of, versions)
+        is_published = not days or publisher.is_published(table.publication.table, None, version)
+        return [] if is_published else [date.fromisoformat(days[-1])]
     return [
         day
         for day in map(date.fromisoformat, days)
@@ -239,8 +265,69 @@ def _newest(publisher: Publisher, table: str) -> date | None:
     return day
 
 
+def last_published(publisher: Publisher, table: PublishedTable) -> tuple[date | None, datetime | None]:
+    """Return the newest day of a table that was published, and when (UTC); of one that is whole, the day of that."""
+    name = table.publication.table
+    if table.of is not None:
+        at = publisher.published_at(name, None)
+        return (at.date() if at else None), at
+    newest = publisher.newest_published(name)
+    return newest, publisher.published_at(name, newest) if newest else None
+
+
+def _built_days(table: PublishedTable, versions: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return the days that a table is built of, sorted: users only join the rows of the wide table."""
+    sources = table.sources[:-1] if (table.of or table).publication.table == EVENTS else table.sources
+    return sorted({day for asset in sources for day in versions[asset]})
+
+
+def _whole_days(project: Project, table: PublishedTable, versions: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return the days whose rows a whole table has: all of events and messages, the newest of a snapshot."""
+    days = _built_days(table, versions)
+    return days if _adds_up(project, table) else days[-1:]
+
+
+def _adds_up(project: Project, table: PublishedTable) -> bool:
+    """Whether a table is of its days together; of the others a day is how things stood at its end."""
+    asset = table.sources[0]
+    is_of_events = asset in map(heap_asset, project.event_tables) or asset in project.message_tables
+    return table.publication.table == EVENTS or is_of_events or asset in (UNIFIED_EVENTS, CHANGES)
+
+
+def _whole_version(project: Project, table: PublishedTable, versions: dict[str, dict[str, str]]) -> str:
+    names = _event_names(project, table)
+    days = [date.fromisoformat(day) for day in _whole_days(project, table, versions)]
+    parts = [_version(_source_partitions(versions, table, day), names) for day in days]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _whole_of(project: Project, table: PublishedTable) -> PublishedDay:
+    """Return the rows of all days of a table, or of the newest of a snapshot, with their day as by day."""
+    versions = {asset: project.lake.versions(asset) for asset in table.sources}
+    days = [date.fromisoformat(day) for day in _whole_days(project, table, versions)]
+    if not days:
+        raise MissingInputError(f"{table.sources[0]} has no partition: materialize it first")
+    parts = {day: day_of(project, table, day) for day in days}
+    frames = [_dated(part.frame, day) for day, part in parts.items()]
+
+    def lost() -> Mapping[str, int]:
+        return sum((Counter(part.lost()) for part in parts.values()), Counter())
+
+    rows = pl.concat(frames, how="diagonal_relaxed")
+    return PublishedDay(rows, _whole_version(project, table, versions), lost)
+
+
+def _dated(rows: pl.LazyFrame, day: date) -> pl.LazyFrame:
+    """Put the day before the columns; a property that is called like it gets the name that it has by day."""
+    if DAY_COLUMN in rows.collect_schema():
+        rows = rows.rename({DAY_COLUMN: f"property_{DAY_COLUMN}"})
+    return rows.select(pl.lit(day, pl.Date).alias(DAY_COLUMN), pl.all())
+
+
 def day_of(project: Project, table: PublishedTable, day: date) -> PublishedDay:
-    """Return the rows of a day; see :func:`publish_day`."""
+    """Return the rows of a day, or of all of a whole table; see :func:`publish_day`."""
+    if table.of is not None:
+        return _whole_of(project, table.of)
     lake = project.lake
     versions = {asset: lake.versions(asset) for asset in table.sources}
     partitions = _source_partitions(versions, table, day)
@@ -262,6 +349,8 @@ _ABOUT_MESSAGES: Final = {
     "source": "Which source of the inbox posted it",
     "body": "The whole message as JSON",
 }
+_FULL = "_full"
+"""Ending of the tables that are published whole."""
 _GRAPH, _MIGRATIONS = table_name(GRAPH), table_name(MIGRATIONS)
 
 

@@ -17,7 +17,7 @@ from heap_assets import clock
 from heap_assets.activation import Status as SyncStatus
 from heap_assets.activation import runs
 from heap_assets.errors import HeapAssetsError
-from heap_assets.pipelines.publishing import open_publisher, published_tables, unpublished_days
+from heap_assets.pipelines.publishing import last_published, open_publisher, published_tables, unpublished_days
 from heap_assets.pipelines.readiness import graph_is_due, unbuilt_days, unbuilt_people
 from heap_assets.pipelines.snapshots import last_read
 from heap_assets.pipelines.sync_gate import ledger_folders
@@ -380,10 +380,9 @@ def _published(project: Project, snapshot: _Snapshot) -> Iterator[AssetStatus]:
             yield AssetStatus(f"publish/{target}", State.FAILED, reason=str(error))
             continue
         for table in tables:
-            published_on = publisher.newest_published(table.publication.table)
+            published_on, at = last_published(publisher, table)
             due = len(unpublished_days(project, publisher, table))
             state, reason = _state(table.asset, snapshot, (), (), due, built=published_on is not None)
-            at = publisher.published_at(table.publication.table, published_on) if published_on else None
             yield AssetStatus(
                 table.asset,
                 State.NOT_ASKED if state is State.OK else state,

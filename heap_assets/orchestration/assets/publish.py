@@ -171,13 +171,13 @@ def _spec(project: Project, target: str, table: PublishedTable) -> dg.AssetSpec:
         asset_key(table.asset, project.names),
         deps=[asset_key(source, project.names) for source in table.sources],
         skippable=True,
-        description=f"{table.publication.description}.\n\nA day is replaced whole; a version that was loaded is not "
-        "loaded again.",
+        description=f"{table.publication.description}.\n\n{'The table' if table.of else 'A day'} is replaced whole; a "
+        "version that was loaded is not loaded again.",
         group_name=project.names.group(GROUP),
         kinds={settings.kind},
         tags={"target": target},
         metadata={"dagster/table_name": f"{settings.container}.{table.publication.table}"},
-        automation_condition=None if settings.schedule else PUBLISHED_DAYS,
+        automation_condition=None if settings.schedule or table.of else PUBLISHED_DAYS,
         freshness_policy=policy_for("sync", loaded_cadence(project)),
     )
 

@@ -223,6 +223,11 @@ class Publisher(ABC):
         """Return the days that were published and that the target still holds; checks one row of each."""
         return self._intact(table, list(self._log.loads(table)), every_row=False)
 
+    def is_intact(self, table: str, day: date | None) -> bool:
+        """Whether the target still holds what was published of a day, or of a table that is not kept by day."""
+        record, _ = self._log.day(table, day)
+        return "rows" in record and day in self._intact(table, [(day, Load.of(record))], every_row=False)
+
     def published_days(self, table: str) -> set[date]:
         """Return the days that were published, as the log of publishing has them; queries no target."""
         return {day for day, _ in self._log.loads(table)}
