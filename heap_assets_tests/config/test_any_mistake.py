@@ -139,7 +139,11 @@ def test_any_damage_to_the_text(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("kind: s3,", "kind: s4,", "heap.source.kind is 's4'; expected: one of 'folder', 's3', 'bigquery'"),
+        (
+            "kind: s3,",
+            "kind: s4,",
+            "heap.source.kind is 's4'; expected: one of 'folder', 's3', 'files', 'bigquery', 'warehouse'",
+        ),
         ("kind: s3,", "", "heap.source.kind is missing"),
         ("stop: true", "stop: maybe", "heap.quota.stop is 'maybe'; expected: true or false"),
         ("since: 2026-01-01", "since: soon", "since is 'soon'; expected: 'beginning' or a day such as 2026-01-31"),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -199,6 +200,12 @@ def plain_array(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int]:
         return _plain_nested(array, kind)
     representable, lost = _representable(array)
     return (representable if representable.type.equals(kind) else representable.cast(kind)), lost
+
+
+def times_of_text(texts: pa.Array) -> pa.Array:
+    """Return times of the day of their text, `10:11:12.5`; null where there is none, as of 24:00."""
+    series = pl.Series(pl.from_arrow(texts)).str.to_time("%H:%M:%S%.f", strict=False)
+    return series.to_arrow().cast(pa.time64("us"), safe=False)
 
 
 def _require_fits(text: pa.Array, kind: pa.DataType) -> None:

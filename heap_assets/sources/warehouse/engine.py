@@ -42,4 +42,5 @@ def _models() -> Iterator[type]:
     for folder in pkgutil.iter_modules(sys.modules[__package__].__path__):
         if folder.ispkg:
             module = importlib.import_module(f"{__package__}.{folder.name}.settings")
-            yield from (m for m in vars(module).values() if isinstance(m, type) and m.__module__ == module.__name__)
+            own = (m for m in vars(module).values() if isinstance(m, type) and m.__module__ == module.__name__)
+            yield from (model for model in own if not model.__name__.startswith("_"))

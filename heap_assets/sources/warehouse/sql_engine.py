@@ -1,4 +1,4 @@
-"""Base of engines that are queried in SQL over a connection: DuckDB, PostgreSQL and Snowflake."""
+"""Base of engines that are queried in SQL over a connection."""
 
 from __future__ import annotations
 
@@ -92,9 +92,27 @@ class SqlWarehouse(Warehouse, Generic[C]):
             resolved = self._resolve(connection, request.relation)
             version = self._version(connection, resolved)
             names = choose_columns(request.columns, self._columns(connection, resolved), request.relation)
-            clauses = f" FROM {quoted(resolved)}{_restriction(request.newer, request.limit)}"
+            clauses = f" FROM {quoted(resolved)}{self._restriction(request.newer, request.limit)}"
             stored = self._stored(connection, Query(request.relation, resolved, names, clauses), request.text, path)
         return ReadResult(resolved, names, stored.rows, stored.lost, version)
+
+    def _restriction(self, newer: Newer | None, limit: int | None) -> str:
+        """Write what follows the FROM of a query."""
+        conditions = []
+        if newer is not None:
+            column = sql_identifier(newer.column)
+            bounds = ((">=", newer.since), ("<", newer.until))
+            conditions = [f"{column} {sign} {self._moment(bound)}" for sign, bound in bounds if bound is not None]
+            if newer.equals:
+                conditions.append(f"{sql_identifier(newer.equals[0])} = {sql_literal(newer.equals[1])}")
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        return where + ("" if limit is None else self._limited(limit))
+
+    def _moment(self, moment: datetime) -> str:
+        return f"CAST({sql_literal(moment.astimezone(UTC).isoformat())} AS TIMESTAMPTZ)"
+
+    def _limited(self, limit: int) -> str:
+        return f" LIMIT {limit:d}"
 
     def _resolve(self, connection: C, relation: str) -> str:
         names = [table.name for table in self._tables(connection)]
@@ -110,22 +128,3 @@ def quoted(relation: str) -> str:
     """Quote `schema.table`."""
     schema, _, table = relation.partition(".")
     return f"{sql_identifier(schema)}.{sql_identifier(table)}"
-
-
-def _restriction(newer: Newer | None, limit: int | None) -> str:
-    """Write what follows the FROM of a query."""
-    conditions = []
-    if newer is not None:
-        column = sql_identifier(newer.column)
-        bounds = ((">=", newer.since), ("<", newer.until))
-        conditions = [
-            f"{column} {sign} CAST({_moment(bound)} AS TIMESTAMPTZ)" for sign, bound in bounds if bound is not None
-        ]
-        if newer.equals:
-            conditions.append(f"{sql_identifier(newer.equals[0])} = {sql_literal(newer.equals[1])}")
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return where + ("" if limit is None else f" LIMIT {limit:d}")
-
-
-def _moment(moment: datetime) -> str:
-    return sql_literal(moment.astimezone(UTC).isoformat())

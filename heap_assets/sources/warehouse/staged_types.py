@@ -64,6 +64,7 @@ class TypeNames:
     values: Mapping[str, str] = field(default_factory=dict)
     staged: Mapping[str, str] = field(default_factory=dict)
     json_takes_scalars: bool = False
+    time: str = "TIME"
 
     def column(self, name: str, dtype: pl.DataType, publication: Publication) -> StagedColumn:
         """Return how a column is loaded; PublishError if the engine has no type for it."""
@@ -154,7 +155,7 @@ class TypeNames:
         if isinstance(dtype, pl.Time):
             finer = value.cast(pl.Int64) % 1000 != 0
             text = pl.when(~finer).then(value.dt.strftime("%H:%M:%S%.6f"))
-            return StagedColumn("TIME", text, finer, self.text)
+            return StagedColumn(self.time, text, finer, self.text)
         if isinstance(dtype, pl.Duration):
             return StagedColumn(self.text, value.dt.to_string("iso"))
         if dtype.time_unit == "ns":
@@ -166,6 +167,8 @@ class TypeNames:
         kind = self.instant if dtype.time_zone else self.timestamp
         staged = self.staged.get(kind, "")
         fitting = pl.when(~beyond).then(utc)
+        if staged == self.text:
+            return StagedColumn(kind, fitting.dt.strftime("%Y-%m-%dT%H:%M:%S%.6f"), beyond, staged)
         is_naive = dtype.time_zone and staged == self.timestamp
         return StagedColumn(kind, fitting.dt.replace_time_zone(None) if is_naive else fitting, beyond, staged)
 

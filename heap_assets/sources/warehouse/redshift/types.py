@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import polars as pl
 import pyarrow as pa
 
+from heap_assets.sources.warehouse.arrow import times_of_text
 from heap_assets.sources.warehouse.postgres.types import json_without_nul
 from heap_assets.sources.warehouse.publish import Publication
 from heap_assets.sources.warehouse.staged_types import StagedColumn, TypeNames, without_nul
@@ -75,7 +76,7 @@ def value_of_text(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return array
     if pa.types.is_binary(kind):
         return pa.array([None if value is None else bytes.fromhex(value) for value in array.to_pylist()], kind)
-    return array.cast(kind)
+    return times_of_text(array) if pa.types.is_time(kind) else array.cast(kind)
 
 
 def loaded_column(name: str, dtype: pl.DataType, publication: Publication) -> StagedColumn:
