@@ -101,7 +101,7 @@ def schedules(project: Project, status: dg.DefaultScheduleStatus) -> Iterator[dg
         if chosen.schedule is not None:
             yield _publish(target, chosen.schedule, project, status)
         if chosen.full:
-            yield _publish(target, chosen.full_schedule, project, status, whole=True)
+            yield _publish(target, chosen.full_schedule, project, status, is_full=True)
     for name, sync_there in project.settings.reverse_etl.items():
         if sync_there.schedule is not None:
             yield dg.ScheduleDefinition(
@@ -133,13 +133,15 @@ def _source(
 
 
 def _publish(
-    target: str, cron: str, project: Project, status: dg.DefaultScheduleStatus, *, whole: bool = False
+    target: str, cron: str, project: Project, status: dg.DefaultScheduleStatus, *, is_full: bool = False
 ) -> dg.ScheduleDefinition:
-    tables = [table for table in published_tables(project, target) if (table.of is not None) == whole]
-    what = "tables whole, of which a day is new or was built anew" if whole else "days that are new or were built anew"
+    tables = [table for table in published_tables(project, target) if (table.of is not None) == is_full]
+    what = (
+        "tables whole, of which a day is new or was built anew" if is_full else "days that are new or were built anew"
+    )
 
     @dg.schedule(
-        name=project.names.name(f"publish_{'whole_' if whole else ''}to_{target}"),
+        name=project.names.name(f"publish_{'whole_' if is_full else ''}to_{target}"),
         description=f"Publishes to {target} the {what}.",
         cron_schedule=cron,
         target=dg.AssetSelection.assets(*(asset_key(table.asset, project.names) for table in tables)),

@@ -127,10 +127,10 @@ def published_tables(project: Project, target: str) -> list[PublishedTable]:
 
     names = table_names(assets)
     by_day = [_table(project, target, asset, names[asset]) for asset in assets if is_selected(asset)]
-    return [*by_day, *map(_whole, by_day)] if settings.full else by_day
+    return [*by_day, *map(_full_table, by_day)] if settings.full else by_day
 
 
-def _whole(table: PublishedTable) -> PublishedTable:
+def _full_table(table: PublishedTable) -> PublishedTable:
     """Return the table that is published whole beside one by day."""
     one = table.publication
     description = f"All of {one.table}, replaced whole: {one.description}"
