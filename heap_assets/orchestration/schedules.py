@@ -142,7 +142,7 @@ def _publish(
 
     @dg.schedule(
         name=project.names.name(f"publish_{'whole_' if is_full else ''}to_{target}"),
-        description=f"Publishes to {target} the {what}.",
+        description=f"Publishes to {target} the {subject}.",
         cron_schedule=cron,
         target=dg.AssetSelection.assets(*(asset_key(table.asset, project.names) for table in tables)),
         execution_timezone="UTC",
