@@ -136,9 +136,7 @@ def _publish(
     target: str, cron: str, project: Project, status: dg.DefaultScheduleStatus, *, is_full: bool = False
 ) -> dg.ScheduleDefinition:
     tables = [table for table in published_tables(project, target) if (table.of is not None) == is_full]
-    what = (
-        "tables whole, of which a day is new or was built anew" if is_full else "days that are new or were built anew"
-    )
+    subject = "whole tables with new or rebuilt days" if is_full else "days that are new or were built anew"
 
     @dg.schedule(
         name=project.names.name(f"publish_{'whole_' if is_full else ''}to_{target}"),
