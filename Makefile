@@ -99,7 +99,7 @@ bench-decisions: $(DEV) ## What 10,000 decisions of people cost among LINKS link
 	@$(BIN)/python benchmarks/decisions.py --links $(LINKS) --seed $(SEED)
 
 bench-destinations: $(DEV) ## ROWS rows to each vendor's local server, beside drt-core (ONLY= for some connectors)
-	@$(BIN)/python benchmarks/destinations.py --rows $(or $(DESTINATION_ROWS),100000) --only $(ONLY)
+	@$(BIN)/python benchmarks/destinations.py --rows $(or $(if $(filter command,$(firstword $(origin ROWS))),$(ROWS)),100000) --only $(ONLY)
 
 bench-delivery: $(DEV) ## Difference of PROFILES profiles and delivery, against drt-core
 	@$(BIN)/python benchmarks/delivery.py --profiles $(PROFILES)

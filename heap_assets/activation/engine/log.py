@@ -73,6 +73,8 @@ _LOG = logging.getLogger(__name__)
 _FOOTER = "heap_assets_log"
 _BASE = "base"
 _FENCE_DIGITS = 10
+_SMALL, _MERGED = 100, 200
+"""A frame of few rows takes several times the memory of its bytes: it is kept as such, and so many are made one."""
 _OWN_ROWS = 200_000
 """So many rows of the segments that this writer wrote are kept, so that they need not be read to be folded."""
 _AT_ONCE = 16
@@ -102,7 +104,7 @@ class Log:
         self.fence = fence
         self._sequence = 0
         self._lock = threading.Lock()
-        self._own: dict[str, pl.DataFrame] = {}
+        self._own: dict[str, pl.DataFrame | bytes] = {}
         self._written: list[str] = []
         self._own_rows = 0
 
@@ -123,7 +125,7 @@ class Log:
         with self._lock:
             self._written.append(f"{batch}-{kind}.parquet")
             if self._own_rows + len(frame) <= _OWN_ROWS:
-                self._own[f"{batch}-{kind}.parquet"] = frame
+                self._own[f"{batch}-{kind}.parquet"] = frame if len(frame) >= _SMALL else data
                 self._own_rows += len(frame)
 
     def segments(self) -> list[str]:
@@ -214,8 +216,10 @@ class Log:
         stored = self._each(self.store.read, [f"{self.root}/log/{name}" for name in names if name not in self._own])
         for name in names:
             kind = "outcome" if name.endswith("-outcome.parquet") else "intent"
-            frame = self._own.get(name)
-            frames[kind].append(self._segment(name, next(stored)) if frame is None else frame)
+            own = self._own[name] if name in self._own else next(stored)
+            frames[kind].append(own if isinstance(own, pl.DataFrame) else self._segment(name, own))
+            if len(frames[kind]) == _MERGED:
+                frames[kind] = [pl.concat(frames[kind], how="diagonal", rechunk=True)]
         intents = pl.concat([pl.DataFrame(schema=INTENT_SCHEMA), *frames["intent"]], how="diagonal")
         outcomes = pl.concat([pl.DataFrame(schema=OUTCOME_SCHEMA), *frames["outcome"]], how="diagonal")
         status = pl.coalesce(
