@@ -268,7 +268,8 @@ def main() -> None:
         line += f"| {small['mb']:.0f}, {result['mb']:.0f} |"
         if name in PEERS:
             delivery_peer.install()
-            of_them = min(rows, 2000) if few else rows  # a call each: more rows change nothing
+            by_row = few or PEERS[name].template is not None
+            of_them = min(rows, 2000) if by_row else rows  # a call each: more rows change nothing
             speed = of_them / peer(name, of_them)
             line += f" {speed:,.0f} | {rows / seconds / speed:.1f} |"
         else:
