@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from heap_assets_tests.pipelines.delivery_fixtures import heap, heap_process
 from heap_assets_tests.pipelines.delivery_world import DAY, NOW, why
 
 __all__ = ["heap", "heap_process"]
+collect_ignore = [] if "HEAP_ASSETS_LIVE_SECONDS" in os.environ else ["test_long_forms.py"]
+"""Minutes long: only where their length is named."""
 LIVE = "live: {port: 0}"
 SENT = {f"c-{name}": {"Plan": "pro"} for name in ("ann", "bob", "cat", "dan")}
 """What the first run sends."""
