@@ -3,8 +3,9 @@
     make bench-warehouse ROWS=1000000
 
 Every contender handles the same rows in a process of its own, so that its peak memory is its own. BigQuery is
-bqemulator on this machine: its figures compare clients, they say nothing about Google's service. dlt is measured on
-PostgreSQL, which it both reads and loads.
+bqemulator, Snowflake fakesnow on this machine: their figures compare clients, they say nothing about the services. dlt
+is measured on PostgreSQL, which it both reads and loads, and reading from Snowflake: fakesnow takes neither the
+statements by which dlt loads there nor those of Snowflake's own write_pandas.
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ PEER_PACKAGES = (
     "google-cloud-bigquery-storage",
 )
 
+SNOWFLAKE_PEERS = (
+    "dlt[parquet,sql_database]",
+    "snowflake-connector-python==4.8.1",
+    "snowflake-sqlalchemy",
+    "sqlalchemy<2.1",
+)
+"""In an environment of their own: fakesnow answers version 4 of the driver."""
+
 PREAMBLE = """
 import json, sys, time
 task = json.loads(sys.argv[1])
@@ -49,6 +58,10 @@ if task["kind"] == "postgres":
 elif task["kind"] == "duckdb":
     from heap_assets.sources.warehouse.duckdb.reader import DuckDBWarehouse
     warehouse = DuckDBWarehouse(Path(task["path"]))
+elif task["kind"] == "snowflake":
+    from heap_assets.sources.warehouse.snowflake.connection import SnowflakeAccount
+    from heap_assets.sources.warehouse.snowflake.reader import SnowflakeWarehouse
+    warehouse = SnowflakeWarehouse(SnowflakeAccount("fakesnow", "u", "BENCH", endpoint=task["server"], password="none"))
 else:
     from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
     from heap_assets.sources.warehouse.bigquery.reader import BigQueryWarehouse
@@ -101,6 +114,11 @@ store = Store(task["folder"] + "/lake")
 if task["kind"] == "postgres":
     from heap_assets.sources.warehouse.postgres.publisher import PostgresPublisher
     publisher = PostgresPublisher(task["uri"], "ours", store)
+elif task["kind"] == "snowflake":
+    from heap_assets.sources.warehouse.snowflake.connection import SnowflakeAccount
+    from heap_assets.sources.warehouse.snowflake.publisher import SnowflakePublisher
+    account = SnowflakeAccount("fakesnow", "u", "BENCH", endpoint=task["server"], password="none")
+    publisher = SnowflakePublisher(account, "OURS", store)
 else:
     from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
     from heap_assets.sources.warehouse.bigquery.publisher import BigQueryPublisher
@@ -167,6 +185,21 @@ pipeline = dlt.pipeline("write", destination=dlt.destinations.postgres(task["uri
 pipeline.run(rows())
 done(task["rows"], time.monotonic() - started)
 """
+SNOWFLAKE_DLT_READ = """
+import os
+os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+os.environ["SNOWFLAKE_SQLALCHEMY_LEGACY_URL_PARAMS"] = "1"
+import dlt
+from dlt.sources.sql_database import sql_table
+port = task["server"].rpartition(":")[2]
+credentials = f"snowflake://u:none@fakesnow/BENCH/PUBLIC?host=localhost&port={port}&protocol=http"
+source = sql_table(credentials=credentials, schema="public", table="people", backend="pyarrow", chunk_size=100_000)
+started = time.monotonic()
+pipeline = dlt.pipeline("read", destination=dlt.destinations.filesystem("file://" + task["folder"] + "/out"),
+                        dataset_name="out", pipelines_dir=task["folder"] + "/dlt")
+pipeline.run(source, loader_file_format="parquet")
+done(task["rows"], time.monotonic() - started)
+"""
 
 
 def main() -> None:
@@ -174,14 +207,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ours", action="store_true", help="Reading by this package alone, up to the lake: for memory")
+    parser.add_argument("--only", choices=("snowflake",), help="One engine alone")
     options = parser.parse_args()
-    peers = "" if options.ours else _peers()
+    peers = "" if options.ours or options.only else _peers(PEERS, PEER_PACKAGES)
     print(f"{options.rows:,} rows: bigint, 3 texts, timestamp, decimal, double, boolean; each contender alone\n")
     print(f"{'':44}{'rows/s':>12}{'seconds':>10}{'peak MB':>10}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         parquet = _write_rows(folder, options.rows, options.seed)
         base = {"rows": options.rows, "parquet": str(parquet)}
+        if options.only == "snowflake":
+            _snowflake(base, parquet, folder)
+            return
         duck = {**base, "kind": "duckdb", "path": str(folder / "w.duckdb"), "relation": "people"}
         _run("DuckDB → Parquet      heap_assets", sys.executable, OURS_READ, duck)
         _run("DuckDB → lake         heap_assets", sys.executable, OURS_LAKE, duck)
@@ -205,7 +242,18 @@ def main() -> None:
             _run("                      to_dataframe, to_parquet", peers, TO_DATAFRAME, bigquery)
             _run("Parquet → BigQuery*   heap_assets", sys.executable, OURS_PUBLISH, bigquery)
             _run("                      pandas, load_table_from_file", peers, LOAD_DATAFRAME, bigquery)
-    print("\n* bqemulator on this machine; its server is part of every figure")
+        _snowflake(base, parquet, folder)
+    print("\n* bqemulator or fakesnow on this machine; its server is part of every figure")
+
+
+def _snowflake(base: dict[str, object], parquet: Path, folder: Path) -> None:
+    with servers.snowflake_server() as server:
+        snowflake = {**base, "kind": "snowflake", "server": server, "relation": "PUBLIC.PEOPLE"}
+        peers = _peers(PEERS.with_name("bench-snowflake"), SNOWFLAKE_PEERS)
+        _fill_snowflake(server, parquet, folder)
+        _run("Snowflake* → Parquet  heap_assets", sys.executable, OURS_READ, snowflake)
+        _run("                      dlt", peers, SNOWFLAKE_DLT_READ, snowflake)
+        _run("Parquet → Snowflake*  heap_assets", sys.executable, OURS_PUBLISH, snowflake)
 
 
 def _run(title: str, python: str, code: str, task: dict[str, object]) -> None:
@@ -222,13 +270,13 @@ def _run(title: str, python: str, code: str, task: dict[str, object]) -> None:
     print(f"{title:<44}{rate:>12,.0f}{result['seconds']:>10.2f}{result['peak_mb']:>10,}", flush=True)
 
 
-def _peers() -> str:
-    python = PEERS / "bin" / "python"
-    if not (PEERS / ".ready").exists():
+def _peers(folder: Path, packages: tuple[str, ...]) -> str:
+    python = folder / "bin" / "python"
+    if not (folder / ".ready").exists():
         print("Installing the peers into an environment of their own ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
-        (PEERS / ".ready").touch()
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
+        (folder / ".ready").touch()
     return str(python)
 
 
@@ -267,6 +315,19 @@ def _fill_postgres(uri: str, parquet: Path) -> None:
             cursor.adbc_ingest("staged", batch, mode="create_append")
         cursor.execute("INSERT INTO people SELECT * FROM staged")
         cursor.execute("DROP TABLE staged")
+
+
+def _fill_snowflake(server: str, parquet: Path, folder: Path) -> None:
+    import polars as pl
+
+    from heap_assets.sources.warehouse.publish import Publication
+    from heap_assets.sources.warehouse.snowflake.connection import SnowflakeAccount
+    from heap_assets.sources.warehouse.snowflake.publisher import SnowflakePublisher
+    from heap_assets.storage import Store
+
+    account = SnowflakeAccount("fakesnow", "u", "BENCH", endpoint=server, password="none")
+    publisher = SnowflakePublisher(account, "PUBLIC", Store(str(folder / "filled")))
+    publisher.publish(Publication("people", by_day=False), None, pl.scan_parquet(parquet), "v1")
 
 
 def _fill_bigquery(task: dict[str, object], parquet: Path) -> None:
