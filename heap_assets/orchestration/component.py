@@ -13,7 +13,7 @@ from dagster.components.component_scaffolding import scaffold_component
 
 from heap_assets.errors import SettingsError
 from heap_assets.orchestration.definitions import load_definitions
-from heap_assets.project import Names
+from heap_assets.project import Environment, Names, check_apart, load_settings
 
 _NAME = re.compile(r"[A-Za-z0-9_]*")
 _KEY_PART = re.compile(r"[A-Za-z0-9_.-]+")
@@ -87,9 +87,29 @@ class HeapAssetsComponent(dg.Component, dg.Resolvable, Attributes):
         file = _settings_file(self.settings, context.path, context.project_root)
         names = names_of(self.asset_key_prefix, self.group_prefix)
         try:
-            return load_definitions(file, names)
+            check_apart(Environment(self.settings, names, load_settings(file)), _neighbours(context))
+            built = load_definitions(file, names)
         except SettingsError as error:
             raise SettingsError(f"{self.settings}: {error}") from error  # two environments have files of one name
+        _built(context)[context.path] = Environment(self.settings, names, load_settings(file))
+        return built
+
+
+_LOADS: dict[Path, tuple[object, dict[Path, Environment]]] = {}
+"""Root of a project to its newest load, and the environments that were built in it, by their folders."""
+
+
+def _built(context: dg.ComponentLoadContext) -> dict[Path, Environment]:
+    tree, environments = _LOADS.get(context.project_root, (None, {}))
+    if tree is not context.component_tree:
+        environments = {}
+        _LOADS[context.project_root] = context.component_tree, environments
+    return environments
+
+
+def _neighbours(context: dg.ComponentLoadContext) -> list[Environment]:
+    """Return the environments of this load that were built before: the last one is held against all."""
+    return [environment for path, environment in _built(context).items() if path != context.path]
 
 
 def names_of(asset_key_prefix: KeyPrefix, group_prefix: str) -> Names:

@@ -51,7 +51,7 @@ from heap_assets.pipelines.signals import check_signals
 from heap_assets.pipelines.suites import hourly_checks, identity_checks, profile_checks
 from heap_assets.pipelines.sync_checks import unknown_destinations
 from heap_assets.pipelines.table import check_columns
-from heap_assets.project import PLAIN_NAMES, Names, Project, open_project
+from heap_assets.project import PLAIN_NAMES, Names, Project, check_environment, open_project
 from heap_assets.tables import AUDIENCES, AUDIT, DUMPS, EXPORTS, IDENTITY, PROFILES, SYNCS, WAREHOUSE
 from heap_assets.versions import version_of
 
@@ -65,8 +65,10 @@ def load_definitions(file: Path | None = None, names: Names = PLAIN_NAMES) -> dg
     A deployment whose catalogue is empty takes in what the source holds first (`heap.tables.accept`).
     """
     with _without_garbage_collection():
-        project = with_first_tables(open_project(file=file))
-        return build_definitions(replace(project, names=names))
+        project = replace(open_project(file=file), names=names)
+        if "://" not in project.settings.lake.url:  # the runs ask a lake that lies elsewhere: loading needs no network
+            check_environment(project)
+        return build_definitions(with_first_tables(project))
 
 
 def build_definitions(project: Project) -> dg.Definitions:

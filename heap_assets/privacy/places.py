@@ -55,6 +55,7 @@ PLACES: Final = (
     Place("messages", _state(state_keys.INBOX, r".*\.parquet"), "rows", "messages as they came"),
     Place("inbox records", _state(state_keys.INBOX), "text", "counts, times"),
     Place("values of hashed decisions", _state(state_keys.DECISIONS), "text", "identifiers that decisions name"),
+    Place("names of the environment", _state(state_keys.ENVIRONMENT), "nothing", "names of app, prefix and schemas"),
     Place("catalogue", _state(state_keys.CATALOGUE), "text", "names of tables and columns"),
     Place("warehouse reads", _state(state_keys.OBSERVED), "text", "times, counts and checksums"),
     Place("links by input", _state(state_keys.IDENTITY, r"(?:extracted|standing)/.*\.parquet"), "rows",

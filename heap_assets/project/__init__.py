@@ -2,6 +2,12 @@
 
 from heap_assets.project.allowed_hosts import allowed_hosts, check_publish_hosts, refused_hosts
 from heap_assets.project.catalogue import CATALOGUE_KEY, is_writable, load_catalogue
+from heap_assets.project.environment import (
+    Environment,
+    check_apart,
+    check_environment,
+    remember_environment,
+)
 from heap_assets.project.heap_sources import s3_access
 from heap_assets.project.inbox import folded_columns, table_columns
 from heap_assets.project.masking import masking_rules, would_mask
@@ -13,9 +19,12 @@ from heap_assets.project.settings import load_settings, parse_settings, settings
 __all__ = [
     "CATALOGUE_KEY",
     "PLAIN_NAMES",
+    "Environment",
     "Names",
     "Project",
     "allowed_hosts",
+    "check_apart",
+    "check_environment",
     "check_publish_hosts",
     "folded_columns",
     "is_writable",
@@ -27,6 +36,7 @@ __all__ = [
     "owner_column",
     "parse_settings",
     "refused_hosts",
+    "remember_environment",
     "s3_access",
     "settings_schema",
     "table_columns",

@@ -12,6 +12,9 @@ LANDING: Final = "_landing"
 EXPORTS: Final = "_exports"
 """What was last seen of Heap's export in a warehouse, a fingerprint a day and table. To lose it: days are read anew."""
 
+ENVIRONMENT: Final = "_environment"
+"""Whose the lake is: app, prefix of asset keys, schemas published to. To lose it: names may be changed once."""
+
 INBOX: Final = "_inbox"
 """Messages that were posted to us, by table and day, and those not yet in it. To lose it: they are lost for good."""
 
@@ -60,6 +63,7 @@ PRIVACY: Final = "_privacy"
 ALL: Final = (
     LANDING,
     EXPORTS,
+    ENVIRONMENT,
     INBOX,
     CATALOGUE,
     OBSERVED,

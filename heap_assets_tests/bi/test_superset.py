@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from heap_assets.bi import TOOLS
 from heap_assets_tests.bi.test_files import EVENTS, LAYER, PEOPLE
-from heap_assets_tests.environments import UnavailableError, environment
+from heap_assets_tests.environments import environment
 
 
-@pytest.mark.skipif(
-    "HEAP_ASSETS_SUPERSET" not in os.environ, reason="HEAP_ASSETS_SUPERSET=1 installs Superset: minutes"
-)
 def test_superset_imports_the_files_and_updates_them(tmp_path: Path) -> None:
-    try:
-        venv = environment("superset", "apache-superset>=6.1,<7", "flask-caching<2.4", "cachetools", "psycopg2-binary")
-    except UnavailableError as missing:
-        pytest.skip(f"{missing}: Superset's importer was NOT tried")
+    venv = environment("superset", "apache-superset>=6.1,<7", "flask-caching<2.4", "cachetools", "psycopg2-binary")
     for name, text in TOOLS["superset"](LAYER):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)

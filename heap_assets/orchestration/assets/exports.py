@@ -14,7 +14,7 @@ from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.ingest_schedule import ingest_schedule, next_tick
 from heap_assets.orchestration.rebuild_notices import record_changes
 from heap_assets.pipelines.exports import ExportChanges, changed_days, engine_of_export, version_and_state
-from heap_assets.project import Project
+from heap_assets.project import Project, remember_environment
 from heap_assets.tables import EXPORTS
 
 GROUP = "heap_connect"
@@ -50,7 +50,9 @@ def exports(project: Project) -> dg.AssetsDefinition:
     def heap_connect_exports(context: dg.AssetExecutionContext, config: ExportsConfig) -> Iterator[Any]:
         """Heap Connect's export: fingerprints of its days, three columns of each view behind a filter on time."""
         since = date.fromisoformat(config.since) if config.since else None
-        changes = changed_days(project.with_lake(lake_of(context, names)), since)
+        opened = project.with_lake(lake_of(context, names))
+        remember_environment(opened)
+        changes = changed_days(opened, since)
         for day, tables in sorted(changes.days.items()):
             context.log_event(day_landed(names, day, tables))
         yield dg.MaterializeResult(metadata=_metadata(changes))

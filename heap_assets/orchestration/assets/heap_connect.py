@@ -12,7 +12,7 @@ from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.resources import days, dump_partitions
 from heap_assets.pipelines.landing import land
 from heap_assets.pipelines.suites import dump_checks
-from heap_assets.project import Names, Project
+from heap_assets.project import Names, Project, remember_environment
 from heap_assets.quality import CheckResult
 from heap_assets.sources.heap_connect import DumpReport
 from heap_assets.tables import DUMPS, LANDED
@@ -65,6 +65,7 @@ def dumps(project: Project) -> dg.AssetsDefinition:
     @raising_failures
     def heap_connect_dumps(context: dg.AssetExecutionContext) -> Iterator[Any]:
         opened = project.with_lake(lake_of(context, names))
+        remember_environment(opened)
         step = StepChecks(context, opened.lake, checks, names)
         results: dict[str, Mapping[str, CheckResult]] = {}
         landed: dict[str, dict[str, Any]] = {}

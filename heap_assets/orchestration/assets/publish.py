@@ -23,7 +23,7 @@ from heap_assets.pipelines.publishing import (
     resolvable,
 )
 from heap_assets.pipelines.suites import loaded_cadence
-from heap_assets.project import Project
+from heap_assets.project import Project, remember_environment
 from heap_assets.redaction import redact_error
 from heap_assets.sources.warehouse import (
     AccessError,
@@ -72,6 +72,7 @@ def _tables(
     @partial(raising_failures, retried=True)
     def publish_tables(context: dg.AssetExecutionContext) -> Iterator[Any]:
         opened = project.with_lake(lake_of(context, names))
+        remember_environment(opened, target)
         publisher = _publisher(opened, target)
         failures: dict[str, HeapAssetsError] = {}
         for key in sorted(context.selected_asset_keys):

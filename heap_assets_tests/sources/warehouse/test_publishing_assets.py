@@ -23,6 +23,7 @@ from heap_assets.orchestration.checks import asset_key
 from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.pipelines.publishing import due_days, open_publisher, published_tables
 from heap_assets.project import parse_settings
+from heap_assets.project.environment import ENVIRONMENT_KEY
 from heap_assets.project.project import Project
 from heap_assets.sources.heap_connect import Catalogue
 from heap_assets.sources.warehouse import AccessError
@@ -89,6 +90,7 @@ def published(request: pytest.FixtureRequest, built: World, tmp_path: Path) -> I
 
 def with_publish(built: World, section: str) -> World:
     lake = built.project.settings.lake.url
+    Lake.open(lake).store.delete(ENVIRONMENT_KEY)  # each test has another place under the same name
     return world_of(built.company, Path(lake).parent, lake, f"\npublish:\n{section}\n")
 
 
