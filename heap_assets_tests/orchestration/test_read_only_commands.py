@@ -166,7 +166,7 @@ def test_commands_that_read_change_nothing_in_a_lake(
     before, stored = _tree(settings.parent, lake, resolved.company.folder), _contents(home)
     for line in READING:
         told = _typed(line)
-        if not line.startswith(("docs", "publish", "explain", "erase show", "erase proof")):
+        if not line.startswith(("docs", "publish", "explain", "erase show", "erase proof", "labels")):
             assert told, line
         assert _tree(settings.parent, lake, resolved.company.folder) == before, line
         assert _contents(home) == stored, line
