@@ -66,6 +66,7 @@ PLACES: Final = (
     Place("quotas", _state(state_keys.QUOTAS), "nothing", "counts"),
     Place("first runs", _state(state_keys.FIRST_RUNS), "text", "days"),
     Place("publishing log", _state(state_keys.PUBLISHED), "text", "versions of days"),
+    Place("files being loaded", _state(state_keys.LOADING), "cache", "rows of published tables"),
     Place("runs of other tools", _state(state_keys.REVERSE_ETL), "text", "ids of runs"),
     Place("reports sent", _state(state_keys.REPORTS), "nothing", "days and versions"),
     Place("alerts", _state(state_keys.ALERTS), "text", "redacted messages"),

@@ -15,12 +15,13 @@ from heap_assets.config import Settings
 from heap_assets.errors import SettingsError
 from heap_assets.project.names import Names
 from heap_assets.storage import state_keys
+from heap_assets.versions import version_of
 
 if TYPE_CHECKING:
     from heap_assets.project.project import Project
 
 ENVIRONMENT_KEY = f"{state_keys.ENVIRONMENT}/names.json"
-_APP, _PREFIX, _PUBLISHED = "app_id", "asset_key_prefix", "published"
+_APP, _PREFIX, _PUBLISHED = "app_id_hash", "asset_key_prefix", "published"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def remember_environment(project: Project, target: str | None = None) -> None:
         If it is another's, see :func:`check_environment`.
     """
     check_environment(project)
-    added: dict[str, Any] = {_APP: project.settings.heap.app_id, _PREFIX: list(project.names.key_prefix)}
+    added: dict[str, Any] = {_APP: version_of(project.settings.heap.app_id), _PREFIX: list(project.names.key_prefix)}
     published = {target: project.settings.publish[target].container} if target is not None else {}
 
     def change(content: bytes | None) -> bytes | None:
@@ -62,11 +63,11 @@ def check_environment(project: Project) -> None:
     """
     store = project.lake.store
     record = _parsed(store.read(ENVIRONMENT_KEY) if store.exists(ENVIRONMENT_KEY) else None)
-    app, prefix = project.settings.heap.app_id, list(project.names.key_prefix)
+    app, prefix = version_of(project.settings.heap.app_id), list(project.names.key_prefix)
     way = f"Rename it back, or delete {store.uri(ENVIRONMENT_KEY)} if it is meant"
-    if (former := record.get(_APP, app)) != app:
+    if record.get(_APP, app) != app:
         raise SettingsError(
-            f"heap.app_id is {app!r}, and the lake {store.uri('')} holds app {former!r}: their people "
+            f"heap.app_id is another app than the one whose data lie in the lake {store.uri('')}: their people "
             "would become one. Give this environment a lake of its own"
         )
     if (former := record.get(_PREFIX, prefix)) != prefix:

@@ -45,6 +45,9 @@ FIRST_RUNS: Final = "_first_runs"
 PUBLISHED: Final = "_published"
 """What was loaded into which published table. To lose it: targets are loaded once more."""
 
+LOADING: Final = "_publishing"
+"""Files that a warehouse is loading from the lake's own bucket. To lose it: the load fails, and is done again."""
+
 REVERSE_ETL: Final = "_reverse_etl"
 """Runs of Hightouch and Census that are waited for. To lose it: a killed run starts another one there."""
 
@@ -74,6 +77,7 @@ ALL: Final = (
     QUOTAS,
     FIRST_RUNS,
     PUBLISHED,
+    LOADING,
     REVERSE_ETL,
     REPORTS,
     ALERTS,

@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from heap_assets.config import GOOGLE_STORAGE, SourceSettings, SqlLocation, TargetSettings, bigquery_hosts
 from heap_assets.sources.warehouse.base import Warehouse
 from heap_assets.sources.warehouse.publish import Publisher
-from heap_assets.storage import Store
+from heap_assets.storage import Store, state_keys
 
 
 class BigQuerySettings(SourceSettings):
@@ -88,7 +88,7 @@ class BigQueryTarget(TargetSettings):
         account = BigQueryAccount(self.project, credentials, self.location, self.endpoint, section=section)
         staging = Store(self.staging, self.staging_options) if self.staging else None
         if staging is None and store.url.startswith("gs://"):
-            staging = store.child("_publishing")
+            staging = store.child(state_keys.LOADING)
         return BigQueryPublisher(account, self.dataset, store, staging)
 
 

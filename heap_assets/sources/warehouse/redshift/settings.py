@@ -13,7 +13,7 @@ from heap_assets.errors import SettingsError
 from heap_assets.sources.warehouse.base import AccessError, Warehouse
 from heap_assets.sources.warehouse.postgres.dsn import Dsn
 from heap_assets.sources.warehouse.publish import Publisher
-from heap_assets.storage import Store
+from heap_assets.storage import Store, state_keys
 
 _DSN = "postgresql://user:password@name.region.redshift.amazonaws.com:5439/database, as ${REDSHIFT_DSN}"
 
@@ -92,6 +92,6 @@ class RedshiftTarget(TargetSettings):
                 f"{section}.staging is not set and the lake is not on S3: Redshift loads from S3 only. "
                 "Expected: staging: s3://bucket/prefix in the cluster's region"
             )
-        files = Store(self.staging, self.staging_options) if self.staging else store.child("_publishing")
+        files = Store(self.staging, self.staging_options) if self.staging else store.child(state_keys.LOADING)
         database = RedshiftDatabase(self.dsn.get_secret_value(), section)
         return RedshiftPublisher(database, self.container, store, files, self.iam_role)
