@@ -13,7 +13,7 @@ from heap_assets.config.base import Cron, Owner, Section
 class FileOutput(Section):
     """A file a day in a folder or bucket: `<to>/<name>-<day>.csv` or `.parquet`."""
 
-    kind: Literal["csv", "parquet"]
+    kind: Literal["csv", "parquet"] = Field(description="Format of the file")
     to: str = Field(description="A folder, s3://bucket/prefix or gs://bucket/prefix")
     options: dict[str, str] = Field(default={}, description="Options of the object store, such as aws_region")
 

@@ -22,7 +22,7 @@ BUCKET, NOWHERE = ["--bucket", "heap-rs3-acme"], ["--endpoint-url", "http://127.
 NAMED_BY_USERS = ("traits", "sync", "sources", "publish", "tables", "identifiers", "columns", "leave_out", "audiences",
                   "features", "properties", "nulls", "options", "staging_options", "headers", "event_names", "users",
                   "events", "shared_above", "reverse_etl", "transform", "enrich", "models", "scores",
-                  "weights")  # fmt: skip
+                  "weights", "reports", "environments", "body", "values")  # fmt: skip
 """Sections whose keys are names that users choose."""
 
 

@@ -57,6 +57,8 @@ class Search(VendorServer):
         if query.get("field") not in ("external_id", "email") or query["operator"] not in ("=", "IN"):
             return self.table("contact")
         values = query["value"] if query["operator"] == "IN" else [query["value"]]
+        if None in values:
+            return self.table("contact")
         return sorted({id for value in values for id in self.find(query["field"], str(value))})
 
     def _check_query(self, query: Any, level: int) -> None:
