@@ -44,7 +44,7 @@ ROOMS = {
     "alerts": "config errors http_client mail redaction storage",
     "report": "clock quality storage tables",
     "project": "activation analytics clock config errors http_client identity privacy profiles signals "
-    "sources.heap_connect sources.inbox sources.warehouse storage tables",
+    "sources.heap_connect sources.inbox sources.warehouse storage tables versions",
     "pipelines": "activation analytics bi clock config errors functions heap_api identity mail privacy profiles "
     "project quality redaction signals sources.heap_bigquery sources.heap_connect sources.inbox sources.warehouse "
     "storage tables values versions",
