@@ -107,7 +107,7 @@ class TestMixpanelEvents(_Mixpanel):
     renews = False
 
     def row(self, number: int, version: int = 0) -> Row:
-        at = datetime(2026, 11, 1, tzinfo=UTC) + timedelta(minutes=number)
+        at = datetime(2026, 11, 1, tzinfo=UTC) + timedelta(minutes=number % 10_000)
         return {"id": f"order-{number}", "person": f"person{number % 7}@x.example", "plan_name": "pro plan", "at": at}
 
     def expected(self, row: Row) -> Mapping[str, Any]:
