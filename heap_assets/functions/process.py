@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import select
@@ -72,6 +71,8 @@ class ChildProcess:
             assert self._process.stdin is not None
             assert self._process.stdout is not None
             self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
+            import fcntl  # not on every platform: `require_limits` has refused those
+
             for pipe in (self._in, self._out):
                 if hasattr(fcntl, "F_SETPIPE_SZ"):
                     with suppress(OSError):  # more than the system lets this user have
