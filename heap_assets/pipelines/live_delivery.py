@@ -191,15 +191,16 @@ class LiveDelivery:
 
     def _begin(self, sync: LiveSync) -> None:
         """Begin to send what waits, as it is now: profiles go on changing meanwhile."""
-        sync.sending, sync.queued = sync.queued, Waiting()
+        waiting = sync.queued
         if sync.is_of_events:
-            messages = pl.concat(sync.sending.messages).unique("message_id", keep="first", maintain_order=True)
+            messages = pl.concat(waiting.messages).unique("message_id", keep="first", maintain_order=True)
             people, graph = self._profiles.people_of(sync.source, messages)
             sync.call = self._threads.submit(self._send_messages, sync, messages, people, graph)
         else:
-            now = self._profiles.rows(sync.sending.people)
-            before = pl.DataFrame(list(sync.sending.before.values()), schema=now.schema)
+            now = self._profiles.rows(waiting.people)
+            before = pl.DataFrame(list(waiting.before.values()), schema=now.schema)
             sync.call = self._threads.submit(self._send_people, sync, before, now)
+        sync.sending, sync.queued = waiting, Waiting()
 
     def _send_people(self, sync: LiveSync, before: pl.DataFrame, now: pl.DataFrame) -> SyncReport:
         with self._rows(sync.name, before, _graph_of(before)) as rows:

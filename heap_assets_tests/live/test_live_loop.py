@@ -157,6 +157,15 @@ def test_the_guard_stops_a_loss_of_values_that_no_run_would_send(world: InboxWor
     assert 5 <= len(changed) <= 13
     assert "would change within 24 hours" in loop.state
     assert loop.queue_length > 0
+    # a run has a guard of its own: what came before it is not counted any more
+    assert loop._delivery is not None
+    loop._delivery.close()
+    assert world.run(["sync/crm"], DAY).success
+    loop = LiveLoop(world.project, 0.1)
+    loop.arrived([arrival(*(identify(n, f"c-{n - 200}", plan="later") for n in range(250, 260)))])
+    loop.step()
+    assert loop.queue_length == 0
+    assert receiver.state["c-59"] == {"Plan": "later"}
 
 
 def test_the_guard_does_not_count_what_a_destination_that_is_away_did_not_take(

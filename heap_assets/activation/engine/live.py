@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from typing import cast
 
 import polars as pl
 
@@ -134,8 +135,9 @@ class LiveSender:
         names = [name for name in log.segments() if name not in before.folded]
         self._entries, self._aside = ([log.read(names)] if names else []), []
         self._is_loaded = True
-        self._guard.load(self._entries)
-        history = usual_runs(self.store, self.spec.folder).filter(pl.col("known") > 0)
+        runs = usual_runs(self.store, self.spec.folder)
+        self._guard.load(self._entries, cast("datetime | None", runs["finished_at"].max()))
+        history = runs.filter(pl.col("known") > 0)
         self._guard.usual = float((history["changed"] / history["known"]).median() or 0.0)  # type: ignore[arg-type]
 
     def _plan_and_send(self, log: Log, sender: Sender, rows: pl.LazyFrame | Addressed, keys: pl.Series) -> SyncReport:

@@ -41,8 +41,12 @@ class LiveGuard:
     def _key(self) -> str:
         return f"{state_keys.SYNC}/{self.folder}/live_guard.parquet"
 
-    def load(self, unsaved: Sequence[pl.DataFrame]) -> None:
-        """Add what was stored, and the entries of the log that came after, to what is remembered."""
+    def load(self, unsaved: Sequence[pl.DataFrame], last_run: datetime | None) -> None:
+        """Add what was stored, and the entries of the log that came after, to what is remembered.
+
+        What came before the end of the last run of the sync is forgotten: a run has a guard of its own, and people
+        confirm what it stops.
+        """
         if self.store.exists(self._key):
             try:
                 self._recent = pl.concat([from_parquet(self.store.read(self._key)), self._recent])
@@ -50,6 +54,8 @@ class LiveGuard:
                 _log.warning("%s is damaged (%s): 24 hours begin anew", self.store.uri(self._key), type(error).__name__)
         for entries in unsaved:
             self.count(entries.filter(pl.col("run_id").str.starts_with(LIVE)))
+        if last_run is not None:
+            self._recent = self._recent.filter(pl.col("at") > last_run)
 
     def save(self) -> None:
         """Store what is remembered."""
