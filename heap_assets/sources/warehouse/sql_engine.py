@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from heap_assets.sources.warehouse.arrow import MisfitError, Stored
 from heap_assets.sources.warehouse.base import (
     Column,
     Newer,
+    Permission,
     ReadRequest,
     ReadResult,
     Table,
@@ -113,6 +114,20 @@ class SqlWarehouse(Warehouse, Generic[C]):
 
     def _limited(self, limit: int) -> str:
         return f" LIMIT {limit:d}"
+
+    def _listed(self, remedy: str, grant: str, probe: Callable[[C, str], object]) -> list[Permission]:
+        """Return whether the login works and sees tables, the first of which `probe` reads, by its quoted name."""
+        try:
+            with self._connect() as connection:
+                tables = self._tables(connection)
+                for table in tables[:1]:
+                    probe(connection, quoted(table.name))
+        except WarehouseError as error:
+            return [Permission("connect", False, str(error), f"{remedy}; {grant}")]
+        return [
+            Permission("connect", True, self.name),
+            Permission("tables", bool(tables), f"{len(tables)} tables and views", grant),
+        ]
 
     def _resolve(self, connection: C, relation: str) -> str:
         names = [table.name for table in self._tables(connection)]

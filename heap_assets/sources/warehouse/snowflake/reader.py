@@ -12,7 +12,7 @@ import pyarrow as pa
 from snowflake.connector.cursor import SnowflakeCursor
 
 from heap_assets.sources.warehouse.arrow import MisfitError, Stored, write_parquet
-from heap_assets.sources.warehouse.base import Column, Permission, Table, Tally, WarehouseError
+from heap_assets.sources.warehouse.base import Column, Permission, Table, Tally
 from heap_assets.sources.warehouse.snowflake.connection import SnowflakeAccount
 from heap_assets.sources.warehouse.snowflake.types import arrow_type, literal, selected
 from heap_assets.sources.warehouse.sql_engine import Query, SqlWarehouse, misfit, quoted
@@ -37,18 +37,8 @@ class SnowflakeWarehouse(SqlWarehouse[SnowflakeCursor]):
         return self.account.name
 
     def preflight(self) -> list[Permission]:
-        try:
-            with self._connect() as cursor:
-                tables = self._tables(cursor)
-                for table in tables[:1]:
-                    cursor.execute(f"SELECT 1 FROM {quoted(table.name)} LIMIT 1")
-        except WarehouseError as error:
-            remedy = f"check the login of {self.account.section}; {_GRANT}"
-            return [Permission("connect", False, str(error), remedy)]
-        return [
-            Permission("connect", True, self.name),
-            Permission("tables", bool(tables), f"{len(tables)} tables and views", _GRANT),
-        ]
+        remedy = f"check the login of {self.account.section}"
+        return self._listed(remedy, _GRANT, lambda cursor, table: cursor.execute(f"SELECT 1 FROM {table} LIMIT 1"))
 
     def _connect(self, scratch: Path | None = None) -> AbstractContextManager[SnowflakeCursor]:
         del scratch  # nothing spills here

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from heap_assets.sources.warehouse.arrow import MisfitError, Stored, times_of_text, write_parquet
-from heap_assets.sources.warehouse.base import Column, Permission, Table, Tally, WarehouseError
+from heap_assets.sources.warehouse.base import Column, Permission, Table, Tally
 from heap_assets.sources.warehouse.sql_engine import Query, SqlWarehouse, misfit, quoted
 from heap_assets.sources.warehouse.synapse.connection import SynapseServer
 from heap_assets.sources.warehouse.synapse.types import arrow_type, literal, selected, spelled, summed_hash
@@ -36,17 +36,8 @@ class SynapseWarehouse(SqlWarehouse[Any]):
         return self.account.name
 
     def preflight(self) -> list[Permission]:
-        try:
-            with self._connect() as cursor:
-                tables = self._tables(cursor)
-                for table in tables[:1]:
-                    cursor.execute(f"SELECT TOP (1) 1 AS x FROM {quoted(table.name)}")
-        except WarehouseError as error:
-            return [Permission("connect", False, str(error), f"check the login of {self.account.section}; {_GRANT}")]
-        return [
-            Permission("connect", True, self.name),
-            Permission("tables", bool(tables), f"{len(tables)} tables and views", _GRANT),
-        ]
+        remedy = f"check the login of {self.account.section}"
+        return self._listed(remedy, _GRANT, lambda cursor, table: cursor.execute(f"SELECT TOP (1) 1 AS x FROM {table}"))
 
     def _connect(self, scratch: Path | None = None) -> AbstractContextManager[Any]:
         del scratch  # nothing spills here
