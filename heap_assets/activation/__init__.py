@@ -40,7 +40,7 @@ from heap_assets.activation.engine.maintenance import (
 )
 from heap_assets.activation.engine.report import Progress, Status, SyncReport
 from heap_assets.activation.engine.spec import Guard, Mode, OnWithdrawn, Property, Retry, SyncSpec
-from heap_assets.activation.engine.tables import changelog, runs, set_aside
+from heap_assets.activation.engine.tables import changelog, changelog_since, runs, set_aside
 from heap_assets.activation.engine.value_rules import NORMALISERS, Recipe, ValueRules
 from heap_assets.activation.engine.verdict import Response, RowVerdict, Trouble, Verdict, retry_after, row_errors
 from heap_assets.activation.reverse_etl import ToolRun, ToolRunner, tool_of
@@ -109,6 +109,7 @@ __all__ = [
     "addressed",
     "built_in_kinds",
     "changelog",
+    "changelog_since",
     "connector_of",
     "connectors",
     "deletion_of_heap",

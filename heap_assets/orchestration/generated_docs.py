@@ -7,7 +7,7 @@ from dataclasses import fields
 import dagster as dg
 
 from heap_assets.alerts import DEFAULT_KINDS, MEANINGS
-from heap_assets.quality import Thresholds
+from heap_assets.quality import Thresholds, consent_check
 from heap_assets.tables import is_event_table, is_heap_table, is_sync, is_warehouse_table
 
 _EVENT_TABLE = re.compile(r"^heap/(events/.+|pageviews|sessions)$")
@@ -67,6 +67,10 @@ that is down fails nothing: its messages wait and the other channels are told. A
 """
 
 
+_WHERE_CONFIGURED = {"Syncs with a `purpose`": [consent_check("sync", "its purpose")]}
+"""Place to checks that a deployment has by its settings, and the definitions at hand need not have."""
+
+
 def checks_document(defs: dg.Definitions) -> str:
     """Return docs/checks.md for these definitions: every check, threshold, alert kind and alert sensor."""
     repository = defs.get_repository_def()
@@ -101,6 +105,8 @@ def _check_rows(specs: Iterable[dg.AssetCheckSpec]) -> list[tuple[str, ...]]:
             rule = re.sub(pattern, replacement, rule)
         severity, remedy = str(spec.metadata.get("severity", "")), str(spec.metadata.get("mend", ""))
         rows.add((family, spec.name, severity, "yes" if spec.blocking else "", rule, remedy))
+    for place, checks in _WHERE_CONFIGURED.items():
+        rows |= {(place, c.name, c.severity.value, "yes" if c.blocking else "", c.rule, c.remedy) for c in checks}
     return [
         (family, f"`{name}`", *cells)
         for family, name, *cells in sorted(rows, key=lambda row: (_rank(row[0]), row[0], not row[3], row[1]))

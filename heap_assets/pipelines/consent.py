@@ -7,12 +7,14 @@ from datetime import date
 
 import polars as pl
 
+from heap_assets.activation import Addressed, Mode, changelog_since, connector_of, hashed_keys, salt
 from heap_assets.config import ConsentSource
 from heap_assets.errors import SettingsError
 from heap_assets.identity import assign
-from heap_assets.privacy import long_statements, newest_statements, wide_statements, with_consent
+from heap_assets.privacy import consent_column, long_statements, newest_statements, wide_statements, with_consent
 from heap_assets.project import Project
-from heap_assets.tables import GRAPH, USERS, is_inbox_table, warehouse_asset
+from heap_assets.quality import CheckResult, nobody_without_consent
+from heap_assets.tables import GRAPH, PROFILES, USERS, is_inbox_table, warehouse_asset
 
 
 def consent_version(project: Project) -> list[object]:
@@ -44,18 +46,59 @@ def with_consent_of_day(
         return profiles
     if consent.region is not None and consent.region not in profiles.collect_schema():
         raise SettingsError(f"privacy.consent.region is {consent.region!r}, which is no trait of profiles")
-    statements = [
-        _statements(project, source, day, f"privacy.consent.sources[{number}]", graph, rows or {})
-        for number, source in enumerate(consent.sources)
-    ]
     return with_consent(
         profiles,
-        newest_statements([one for one in statements if one is not None]),
+        statements_of_day(project, day, graph, rows),
         consent.purposes,
         absent=consent.absent == "yes",
         region=consent.region,
         by_region={name: meaning == "yes" for name, meaning in consent.absent_by_region.items()},
     )
+
+
+def statements_of_day(
+    project: Project, day: date, graph: pl.LazyFrame | None = None, rows: Mapping[str, pl.LazyFrame] | None = None
+) -> pl.LazyFrame:
+    """Return the statement that holds for each person and purpose at the end of a day.
+
+    Columns: profile_id, purpose, granted, at (UTC, null if unknown), source. Parameters as for
+    :func:`with_consent_of_day`.
+    """
+    statements = [
+        _statements(project, source, day, f"privacy.consent.sources[{number}]", graph, rows or {})
+        for number, source in enumerate(project.settings.privacy.consent.sources)
+    ]
+    return newest_statements([one for one in statements if one is not None])
+
+
+def consent_result(project: Project, name: str, day: date, run_id: str) -> CheckResult:
+    """Return whether a run of a sync with a purpose sent values of those alone who consented to it.
+
+    The changelog says what was sent. Who consented is asked of the statements themselves: the column of profiles that
+    the sync went by may be what is wrong.
+    """
+    connector, store = connector_of(project, name), project.lake.store
+    purpose = str(project.settings.sync[name].purpose)
+    sent = changelog_since(store, connector.ledger_folder(), run_id)
+    sent = sent.with_columns(own=pl.col("own") & (pl.col("day") == day))
+    rows = connector.rows(day)
+    addressed = rows.rows if isinstance(rows, Addressed) else rows
+    key = "event_key" if connector.mode is Mode.INSERT else "key"
+    keys = addressed.select("profile_id", key=pl.col(key).cast(pl.String)).drop_nulls().collect()
+    hashes = hashed_keys(keys["key"], salt(store, connector.spec().salt, keep=False))
+    of_sent = (
+        keys.lazy().select("profile_id", key_hash=hashes).filter(pl.col("key_hash").is_in(sent["key_hash"].implode()))
+    )
+    trait = project.settings.privacy.consent.region
+    profiles = project.lake.scan(PROFILES, str(day)).select("profile_id", *([trait] if trait else []))
+    stated = statements_of_day(project, day).filter(pl.col("purpose") == purpose).select("profile_id", "at")
+    people = (
+        with_consent_of_day(project, profiles, day)
+        .join(of_sent, on="profile_id")
+        .join(stated, on="profile_id", how="left")
+        .select("key_hash", consents=pl.col(consent_column(purpose)), at="at")
+    )
+    return nobody_without_consent(sent, people.collect())
 
 
 def consent_asset(source: ConsentSource) -> str:

@@ -11,11 +11,13 @@ from heap_assets import clock
 from heap_assets.activation import Log, Status, connector_of, newest_users
 from heap_assets.config import SyncSettings
 from heap_assets.errors import SettingsError, did_you_mean
+from heap_assets.pipelines.consent import consent_result
 from heap_assets.pipelines.delivery import Delivery
 from heap_assets.pipelines.suites import thresholds
 from heap_assets.project import Project, table_columns
 from heap_assets.quality import (
     API_VERSION_LIVES,
+    CONSENTED,
     DELIVERED,
     NOTHING_LOST,
     Check,
@@ -25,6 +27,7 @@ from heap_assets.quality import (
     api_version_check,
     api_version_lives,
     checks_for_sync,
+    consent_check,
     nothing_lost,
     nothing_lost_check,
     record_check,
@@ -50,7 +53,8 @@ def sync_checks(project: Project, name: str) -> list[Check]:
     )
     lasting = [api_version_check(asset)] if sync.api_end is not None else []
     once = [nothing_lost_check(asset)] if connector_of(project, name).dedupe.kind != "natural" else []
-    return [*checks, twice, *once, *lasting]
+    consented = [consent_check(asset, sync.purpose)] if sync.purpose else []
+    return [*checks, twice, *once, *consented, *lasting]
 
 
 def results_of(project: Project, name: str, delivery: Delivery) -> dict[str, CheckResult]:
@@ -71,6 +75,8 @@ def results_of(project: Project, name: str, delivery: Delivery) -> dict[str, Che
         results[API_VERSION_LIVES] = api_version_lives(sync.api_end, clock.today())
     if report.status in (Status.BLOCKED, Status.REFUSED):
         return {DELIVERED: results[DELIVERED]}
+    if sync.purpose:
+        results[CONSENTED] = consent_result(project, name, delivery.day, report.run_id)
     return results
 
 

@@ -2,6 +2,7 @@
 
 from heap_assets.quality.analytics import checks_for_analytics
 from heap_assets.quality.audiences import checks_for_audiences
+from heap_assets.quality.consent import CONSENTED, consent_check, nobody_without_consent
 from heap_assets.quality.decisions import IDLE_DECISIONS, checks_for_decisions, decisions_hold
 from heap_assets.quality.dumps import (
     CATALOGUE,
@@ -51,6 +52,7 @@ __all__ = [
     "ALL_PARTITIONS",
     "API_VERSION_LIVES",
     "CATALOGUE",
+    "CONSENTED",
     "DELIVERED",
     "IDLE_DECISIONS",
     "NOTHING_LOST",
@@ -87,6 +89,7 @@ __all__ = [
     "checks_for_users",
     "checks_for_warehouse_table",
     "coming_check",
+    "consent_check",
     "could_not_evaluate",
     "decisions_hold",
     "delivery_recency_check",
@@ -94,6 +97,7 @@ __all__ = [
     "hashed",
     "landing_result",
     "name_of_key_check",
+    "nobody_without_consent",
     "nothing_lost",
     "nothing_lost_check",
     "nothing_to_compare",

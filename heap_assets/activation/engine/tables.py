@@ -23,6 +23,8 @@ from heap_assets.storage import Store, from_parquet, state_keys, to_parquet
 MEDIAN_OF = 7
 """Number of past runs that say what is usual."""
 
+_RECENT = 100
+"""So many of the newest runs are searched for one that has just ended; live ones come once a minute."""
 _SENT = (Status.SUCCEEDED, Status.PARTIAL, Status.STOPPED)
 _log = logging.getLogger("heap_assets.delivery")
 
@@ -122,6 +124,26 @@ def usual_runs(store: Store, sync: str) -> pl.DataFrame:
 def changelog(store: Store, sync: str, sent_on: str | None = None) -> pl.DataFrame:
     """Return what was sent and what came of it, of one day of sending (`YYYY-MM-DD`) or of all."""
     return _read(store, [i.key for i in store.list(_folder(sync, "changelog", sent_on))], CHANGELOG_SCHEMA)
+
+
+def changelog_since(store: Store, sync: str, run_id: str) -> pl.DataFrame:
+    """Return the changelog of a run, with what killed runs left to it and what was sent live since the run before it.
+
+    `own`: whether a row is of the run, or of a killed one that it went on with; none that was sent live.
+    """
+    fences = set(runs(store, sync, last=_RECENT).filter(pl.col("run_id") == run_id)["fence"])
+    keys = [i.key for i in store.list(_folder(sync, "changelog", None))]
+    frames = [pl.DataFrame(schema={**CHANGELOG_SCHEMA, "own": pl.Boolean})]
+    for key in sorted(keys, key=lambda key: key.rsplit("/", 1)[-1], reverse=True):
+        frame = read_table(store, key)
+        own = int(key.rsplit("/", 1)[-1].partition(".")[0]) in fences
+        if frame is None:
+            continue
+        live = frame["run_id"].str.starts_with(LIVE)
+        if not own and not live.any():
+            break
+        frames.append(frame.with_columns(own=~live if own else pl.lit(value=False)))
+    return pl.concat(frames, how="diagonal_relaxed")
 
 
 def set_aside(store: Store, sync: str, sent_on: str | None = None) -> pl.DataFrame:
