@@ -143,17 +143,24 @@ def inbox_asset(table: str) -> str:
 
 
 def event_asset(name: str) -> str:
-    """Return the lake asset of events by the name that definitions use: of Heap's table, or of messages.
+    """Return the lake asset of events by the name that definitions use: of Heap's table, of messages, or a model.
 
     >>> event_asset("sign_up"), event_asset("inbox/track"), event_asset("inbox/track/Order Paid")
     ('heap/events/sign_up', 'inbox/track', 'inbox/track')
     """
+    if is_model(name):
+        return name
     return "/".join(name.split("/", 2)[:2]) if is_inbox_table(name) else heap_asset(name)
 
 
 def signal_asset(name: str) -> str:
     """Return the asset of a signal's firings."""
     return f"{SIGNALS}{name}"
+
+
+def is_heap_event(name: str) -> bool:
+    """Return whether the name of an event is one of Heap's: not of messages, of a model or of a signal."""
+    return not (is_inbox_table(name) or is_model(name) or is_signal(name))
 
 
 def is_signal(asset: str) -> bool:
@@ -174,6 +181,11 @@ def is_analytics(asset: str) -> bool:
 def model_asset(name: str) -> str:
     """Return the asset of a model."""
     return f"{MODELS}{name}"
+
+
+def is_model(asset: str) -> bool:
+    """Return whether an asset is a model."""
+    return asset.startswith(MODELS)
 
 
 def report_asset(name: str) -> str:

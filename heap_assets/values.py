@@ -253,6 +253,15 @@ def read_times(text: pl.Expr) -> pl.Expr:
     return text.map_batches(_read, return_dtype=TIME, is_elementwise=True)
 
 
+def as_moment(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Return moments in UTC, by the microsecond: text as :func:`read_times` reads it, a date at its midnight."""
+    if dtype == pl.String:
+        return read_times(value)
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
+        return value.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
+    return value.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+
+
 def _read(values: pl.Series) -> pl.Series:
     """Read most values by the one format that nearly all have, the others part by part."""
     rows = values.alias("text").to_frame().with_columns(read=_quick(pl.col("text")))

@@ -4,7 +4,7 @@ from heap_assets.analytics.audience_sql import AudienceTables, Relation, audienc
 from heap_assets.analytics.charts import Chart, chart_of
 from heap_assets.analytics.columns import result_columns
 from heap_assets.analytics.dialects import DIALECTS, Dialect, Statement, parsed, translated
-from heap_assets.analytics.models import SqlTables, with_tables
+from heap_assets.analytics.models import SqlTables, columns_read, with_tables
 from heap_assets.analytics.queries import QUERIES, parse_query
 from heap_assets.analytics.query import Query
 
@@ -20,6 +20,7 @@ __all__ = [
     "Statement",
     "audience_sql",
     "chart_of",
+    "columns_read",
     "parse_query",
     "parsed",
     "result_columns",

@@ -93,7 +93,7 @@ _CHARTS: Mapping[str, Callable[[pl.DataFrame], tuple[str, dict[str, float]]]] = 
     "lifecycle": _summed("to_stage", "people"),
     "retention": _retention,
     "recommendations": _recommended,
-    "attribution": _plain("channel", "linear"),
+    "attribution": _summed("channel", "linear"),
     "experiment": _plain("variant", "percent"),
     "accounts": _histogram("score"),
     "features": _histogram("active_days"),

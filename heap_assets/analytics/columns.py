@@ -95,4 +95,5 @@ _COLUMNS: Mapping[str, Mapping[str, str]] = {
 def result_columns(query: Query) -> dict[str, str]:
     """Return the columns of a query's result, each with its meaning."""
     counted = {f"count_{event}": f"How often {event} happened." for event in query.events if query.kind == "features"}
-    return {**_COLUMNS[query.kind], **counted}
+    told_apart = {"outcome": "Outcome of the conversions."} if getattr(query, "outcome", None) else {}
+    return {**told_apart, **_COLUMNS[query.kind], **counted}

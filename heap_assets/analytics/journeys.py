@@ -154,6 +154,8 @@ class Attribution(Query):
     """Conversions by what led to them: all credit to the first touch, to the last, even shares, or 40-20-40.
 
     A touch is an event `touch` whose property `channel` is not empty, at most `window_days` before the conversion.
+    `outcome`: a property of the conversion that results are told apart by, such as the stage of an opportunity.
+    `account`: a trait; touches of everybody with the same value count, those of who has none only for themselves.
     """
 
     kind: ClassVar[str] = "attribution"
@@ -163,6 +165,8 @@ class Attribution(Query):
     channel: str = "utm_source"
     window_days: int = 30
     value: str | None = None
+    outcome: str | None = None
+    account: str | None = None
 
     @property
     def events(self) -> tuple[str, ...]:
@@ -170,7 +174,12 @@ class Attribution(Query):
 
     @property
     def properties(self) -> dict[str, str]:
-        return {self.channel: self.touch} | ({self.value: self.conversion} if self.value else {})
+        of_conversion = {name: self.conversion for name in (self.value, self.outcome) if name}
+        return {self.channel: self.touch} | of_conversion
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        return (self.account,) if self.account else ()
 
     def statement(self, end: datetime) -> Statement:
         """Return the SELECT; touches are read from before the window of the conversions."""
@@ -180,6 +189,11 @@ class Attribution(Query):
 
     def body(self) -> tuple[str, dict[str, Any]]:
         value = f"TRY_CAST({sql_identifier(self.value)} AS DOUBLE)" if self.value else "1.0"
+        outcome = f"CAST({sql_identifier(self.outcome)} AS VARCHAR)" if self.outcome else "NULL"
+        member, joined = "e.profile_id", ""
+        if self.account:
+            member = f"COALESCE('a ' || CAST(p.{sql_identifier(self.account)} AS VARCHAR), 'p ' || e.profile_id)"
+            joined = " LEFT JOIN people AS p ON p.profile_id = e.profile_id"
         credits = {
             "first_touch": "CASE WHEN place = 1 THEN 1.0 ELSE 0.0 END",
             "last_touch": "CASE WHEN place = touches THEN 1.0 ELSE 0.0 END",
@@ -188,29 +202,37 @@ class Attribution(Query):
             "WHEN place = 1 OR place = touches THEN 0.4 ELSE 0.2 / (touches - 2) END",
         }
         sums = ", ".join(f"ROUND(SUM(value * ({credit})), 4) AS {name}" for name, credit in credits.items())
+        by = "outcome, channel" if self.outcome else "channel"
         return (
             f"""
             WITH conversions AS (
-                SELECT profile_id, event_id, time, COALESCE({value}, 0.0) AS value
-                FROM events WHERE event_type = $conversion AND {IN_WINDOW}
+                SELECT member, time, value, outcome,
+                    ROW_NUMBER() OVER (ORDER BY member NULLS FIRST, {IN_ORDER}, value, outcome) AS conversion_id
+                FROM (
+                    SELECT {member} AS member, e.time, e.event_id, e.event_type, COALESCE({value}, 0.0) AS value,
+                        {outcome} AS outcome
+                    FROM events AS e{joined}
+                    WHERE e.event_type = $conversion AND e.time >= $begin AND e.time < $end
+                ) AS converted
             ), touched AS (
-                SELECT profile_id, event_id, time, CAST({sql_identifier(self.channel)} AS VARCHAR) AS channel
-                FROM events
-                WHERE event_type = $touch AND {sql_identifier(self.channel)} IS NOT NULL AND time >= $first_touch
-                    AND time < $end
+                SELECT {member} AS member, e.event_id, e.time,
+                    CAST(e.{sql_identifier(self.channel)} AS VARCHAR) AS channel
+                FROM events AS e{joined}
+                WHERE e.event_type = $touch AND e.{sql_identifier(self.channel)} IS NOT NULL
+                    AND e.time >= $first_touch AND e.time < $end
             )
-            SELECT channel, COUNT(DISTINCT conversion_id) AS conversions, {sums}
+            SELECT {by}, COUNT(DISTINCT conversion_id) AS conversions, {sums}
             FROM (
-                SELECT COALESCE(t.channel, '(none)') AS channel, c.event_id AS conversion_id, c.value,
+                SELECT COALESCE(t.channel, '(none)') AS channel, c.conversion_id, c.value, c.outcome,
                     ROW_NUMBER() OVER (
-                        PARTITION BY c.profile_id, c.event_id
+                        PARTITION BY c.conversion_id
                         ORDER BY t.time NULLS FIRST, t.event_id NULLS FIRST, t.channel NULLS FIRST
                     ) AS place,
-                    COUNT(*) OVER (PARTITION BY c.profile_id, c.event_id) AS touches
-                FROM conversions AS c LEFT JOIN touched AS t ON t.profile_id = c.profile_id AND t.time <= c.time
+                    COUNT(*) OVER (PARTITION BY c.conversion_id) AS touches
+                FROM conversions AS c LEFT JOIN touched AS t ON t.member = c.member AND t.time <= c.time
                     AND EPOCH_US(t.time) >= EPOCH_US(c.time) - $touch_window
             ) AS credited
-            GROUP BY channel ORDER BY linear DESC, channel
+            GROUP BY {by} ORDER BY {"outcome NULLS FIRST, " if self.outcome else ""}linear DESC, channel
             """,
             {
                 "conversion": self.conversion,

@@ -11,6 +11,50 @@ SqlTables = Mapping[tuple[str, str], str]
 """Schema and name of a view to its asset."""
 
 
+def columns_read(
+    sql: str, tables: SqlTables, columns: Mapping[str, Collection[str]]
+) -> dict[str, list[tuple[str, str]]]:
+    """Return for each column of a statement's result the (asset, column) pairs that it is computed from.
+
+    Parameters
+    ----------
+    sql
+        As :func:`with_tables` accepts it.
+    columns
+        Asset to the columns that it has, of all that the statement reads.
+
+    What sqlglot cannot trace is left out: a column of a statement that it does not understand has no pairs.
+    """
+    from sqlglot import exp
+    from sqlglot.dialects import DuckDB
+    from sqlglot.errors import SqlglotError
+    from sqlglot.lineage import lineage
+
+    tree = parsed(sql)
+    own_names = {cte.alias_or_name for cte in tree.find_all(exp.CTE)}
+    schema: dict[str, dict[str, dict[str, str]]] = {}
+    for node in tree.find_all(exp.Table):
+        if not node.db and node.name in own_names:
+            continue
+        name = (node.db or "main", node.name)
+        if asset := tables.get(name):
+            node.set("db", exp.to_identifier(name[0]))
+            schema.setdefault(name[0], {})[name[1]] = dict.fromkeys(columns.get(asset, ()), "VARCHAR")
+    try:
+        traced = lineage(None, tree, schema, dialect=DuckDB)
+    except SqlglotError:
+        return {}
+    read: dict[str, list[tuple[str, str]]] = {}
+    for column, root in traced.items():
+        pairs: dict[tuple[str, str], None] = {}
+        for step in root.walk():
+            source, leaf = step.expression, step.name.rpartition(".")[2].strip('"')
+            if isinstance(source, exp.Table) and (asset := tables.get((source.db, source.name))) and leaf != "*":
+                pairs[asset, leaf] = None
+        read[column] = list(pairs)
+    return read
+
+
 def with_tables(
     sql: str,
     tables: SqlTables,

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from heap_assets import clock
 from heap_assets.config.base import Day, Section
 from heap_assets.config.cadences import USUAL, usual_schedule
-from heap_assets.config.derived import ModelSettings, UnifiedEvents
+from heap_assets.config.derived import ModelSettings, UnifiedEvents, sent_tables, source_models
 from heap_assets.config.functions import FunctionsSettings
 from heap_assets.config.heap import HeapSettings, IdentifierTypes
 from heap_assets.config.heap_api import HeapQuerySettings, LabelsSettings
@@ -29,8 +29,7 @@ from heap_assets.tables import (
     PROFILE_COLUMNS,
     WAREHOUSE_SOURCE,
     is_inbox_table,
-    model_asset,
-    signal_asset,
+    is_model,
     warehouse_asset,
     warehouse_table,
 )
@@ -139,8 +138,8 @@ class Settings(Section):
 
     @property
     def snapshot_tables(self) -> dict[str, WarehouseTable]:
-        """The tables that hold how things stood, by their names: of all sources, and those folded from messages."""
-        return self.read_tables | (self.inbox.snapshot_tables() if self.inbox else {})
+        """The tables that hold how things stood: of all sources, those folded from messages, and models."""
+        return self.read_tables | (self.inbox.snapshot_tables() if self.inbox else {}) | source_models(self.models)
 
     @property
     def read_tables(self) -> dict[str, WarehouseTable]:
@@ -154,25 +153,7 @@ class Settings(Section):
     @property
     def derived_tables(self) -> dict[str, WarehouseTable]:
         """Tables that this platform makes and syncs may send, by the names that settings refer to them by."""
-        types = set(self.identity.types)
-        identifiers: dict[str, IdentifierTypes] = {
-            column: kind
-            for column, kind in (("heap_identity", "heap_identity"), ("user_id", "heap_user_id"))
-            if kind in types
-        }
-        signals = {
-            signal_asset(name): WarehouseTable(
-                relation=signal_asset(name), key="firing_id", created_at="time", identifiers=identifiers
-            )
-            for name in self.signals
-        }
-        return signals | {
-            model_asset(name): WarehouseTable(
-                relation=model_asset(name), key=model.key, created_at=model.created_at, identifiers=model.identifiers
-            )
-            for name, model in self.models.items()
-            if model.key
-        }
+        return sent_tables(self.signals, self.models, set(self.identity.types))
 
     @property
     def sync_tables(self) -> dict[str, WarehouseTable]:
@@ -188,6 +169,8 @@ class Settings(Section):
         source, _, name = warehouse_asset(table).partition("/")
         if is_inbox_table(table):
             return "inbox.tables"
+        if is_model(table):
+            return f"models.{name}"
         return f"{self.section_of(source)}.tables.{name}"
 
     def read_schedule(self, source: str) -> str:
@@ -427,6 +410,7 @@ class Settings(Section):
         declared = set(self.identity.types)
         tables = {f"heap.identifiers.{t}": m for t, m in self.heap.identifiers.items()}
         tables |= {f"{self.section_of_table(t)}.identifiers": s.identifiers for t, s in self.read_tables.items()}
+        tables |= {f"models.{name}.identifiers": model.identifiers for name, model in self.models.items()}
         if self.inbox is not None:
             tables |= {"inbox.identifiers": self.inbox.identifiers}
             tables |= {f"inbox.tables.{t}.identifiers": s.identifiers for t, s in self.inbox.tables.items()}

@@ -42,6 +42,16 @@ def follows_graph(names: Names) -> Condition:
     return _labelled(condition, "its graph was resolved, or a table that gives traits was read")
 
 
+def by_cron(cron: str) -> Condition:
+    """Return the condition of what has a schedule of its own: the newest days, when its time has come (cron, UTC)."""
+    condition = (
+        dg.AutomationCondition.in_latest_time_window(_NEWEST)
+        & dg.AutomationCondition.cron_tick_passed(cron)
+        & ~dg.AutomationCondition.in_progress()
+    )
+    return _labelled(condition, f"its time has come: {cron}")
+
+
 _DEPS_UPDATED = _UPDATED & ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()
 PUBLISHED_DAYS: Condition = _DEPS_UPDATED.with_label("what is published was built anew")
 """Every day, however old, whose input was written; a write that changed nothing is recognised by its version."""

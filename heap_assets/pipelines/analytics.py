@@ -19,7 +19,7 @@ from heap_assets.pipelines.table import BuiltTable
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import OWN_MARK, OWN_VALUE
 from heap_assets.storage import Inputs, LakeSql
-from heap_assets.tables import GRAPH, PROFILE_COLUMNS, PROFILES, event_asset, is_inbox_table
+from heap_assets.tables import GRAPH, PROFILE_COLUMNS, PROFILES, event_asset, is_heap_event, is_model
 from heap_assets.values import sql_identifier, sql_literal
 from heap_assets.versions import version_of
 
@@ -52,9 +52,11 @@ def check_analytics(project: Project) -> None:
     for name in project.settings.analytics:
         query = query_of(project, name)
         for column, table in query.properties.items():
-            columns = [*event_schema(project, table)] if is_inbox_table(table) else project.catalogue.columns(table)
-            if not project.event_tables and not is_inbox_table(table):
+            if is_heap_event(table) and not project.event_tables:
                 continue
+            if is_model(table) and not project.lake.partitions(table):
+                continue  # what it has shows when it is computed
+            columns = project.catalogue.columns(table) if is_heap_event(table) else [*event_schema(project, table)]
             if columns is not None and column not in columns:
                 raise SettingsError(
                     f"analytics.{name}: {table} has no column {column!r}. Columns: {', '.join(columns)}"
@@ -72,8 +74,8 @@ def statement_of(project: Project, query: Query, day: date, dialect: Dialect = "
         f"WHERE identifier_type = {sql_literal(HEAP_USER_ID)} AND NOT shared AND profile_id IS NOT NULL"
     )
     built = [table for table, days in _days(project, query, first, day).items() if days]
-    rows = [_event_rows(project, query, table, relations) for table in built if not is_inbox_table(table)]
-    messages = [_event_rows(project, query, table, relations) for table in built if is_inbox_table(table)]
+    rows = [_event_rows(project, query, table, relations) for table in built if is_heap_event(table)]
+    messages = [_event_rows(project, query, table, relations) for table in built if not is_heap_event(table)]
     events = " UNION ALL ".join(rows) or _no_events(query)
     of_people = f"SELECT u.profile_id, e.* FROM ({events}) AS e JOIN users AS u ON u.user_id = e.user_id"
     of_people = " UNION ALL ".join([of_people, *messages])
@@ -132,7 +134,7 @@ def _with_tables(project: Project, query: Query, where: str) -> Query:
     for one in fields(query):
         value = getattr(query, one.name)
         names = [value] if isinstance(value, str) else value
-        if one.name not in _NAMES_OF_EVENTS or not (project.event_tables or any(map(is_inbox_table, names or ()))):
+        if one.name not in _NAMES_OF_EVENTS or not (project.event_tables or not all(map(is_heap_event, names or ()))):
             continue
         if isinstance(value, str):
             changes[one.name] = table_of_event(project, value, f"{where}.{one.name}")
@@ -149,18 +151,25 @@ def _with_tables(project: Project, query: Query, where: str) -> Query:
 def _days(project: Project, query: Query, first: date, day: date) -> dict[str, list[str]]:
     tables = query.events or project.event_tables
     built = {table: project.lake.partitions(event_asset(table)) for table in tables}
-    return {table: [key for key in keys if str(first) <= key <= str(day)] for table, keys in built.items()}
+    return {
+        table: [key for key in keys if key <= str(day)][-1:]
+        if is_model(table)
+        else [key for key in keys if str(first) <= key <= str(day)]
+        for table, keys in built.items()
+    }
 
 
 def _event_rows(project: Project, query: Query, table: str, relations: Relations) -> str:
     schema = event_schema(project, table)
+    own_names = ("time", "event_id") if is_model(table) else tuple(schema)  # its user_id need not be one of Heap
     columns = [
-        f"CAST({name if name in schema else 'NULL'} AS {kind}) AS {name}" for name, kind in _EVENT_COLUMNS.items()
+        f"CAST({name if name in own_names and name in schema else 'NULL'} AS {kind}) AS {name}"
+        for name, kind in _EVENT_COLUMNS.items()
     ]
     for column, of in query.properties.items():
         value = sql_identifier(column) if of == table and column in schema else "NULL"
         columns.append(f"CAST({value} AS VARCHAR) AS {sql_identifier(column)}")
-    if is_inbox_table(table):
+    if not is_heap_event(table):
         days = "CAST(t.time AS DATE) >= CAST($first_day AS DATE) AND CAST(t.time AS DATE) <= CAST($day AS DATE)"
         source = f"{relations.events(table, schema).sql} AS t WHERE {days}"
         return f"SELECT t.profile_id, {', '.join(columns)}, {sql_literal(table)} AS event_type FROM {source}"

@@ -32,7 +32,7 @@ from heap_assets.profiles import (
     with_behaviour,
 )
 from heap_assets.project import Project
-from heap_assets.tables import BEHAVIOUR_COLUMNS, is_inbox_table, is_signal, warehouse_asset
+from heap_assets.tables import BEHAVIOUR_COLUMNS, is_heap_event, is_inbox_table, is_model, is_signal, warehouse_asset
 
 _STREAM = ("user_id", "time", "session_id")
 
@@ -56,7 +56,7 @@ def look_back_days(project: Project) -> dict[str, int | None]:
         days_back = dict.fromkeys(project.event_tables, profile_settings.behaviour.days)
         for flag, event in profile_settings.behaviour.features.items():
             table = table_of_event(project, event, f"profiles.behaviour.features.{flag}")
-            if is_inbox_table(table):
+            if not is_heap_event(table):
                 days_back[table] = profile_settings.behaviour.days
         for name in profile_settings.behaviour.messages:
             days_back[table_of_event(project, name, "profiles.behaviour.messages")] = None  # first and last seen
@@ -70,7 +70,7 @@ def look_back_days(project: Project) -> dict[str, int | None]:
         days_back[table] = None if days is None or longest is None else max(longest, days)
     if project.event_tables:
         return days_back
-    return {table: days for table, days in days_back.items() if is_inbox_table(table)}
+    return {table: days for table, days in days_back.items() if not is_heap_event(table)}
 
 
 def audience_reach(project: Project, audiences: Sequence[Audience]) -> dict[str, int | None]:
@@ -136,12 +136,14 @@ def _with_activity(
     stream = {
         table: heap_rows(project, table, days, _STREAM)
         for table, days in events_window.days.items()
-        if days and not is_inbox_table(table)
+        if days and is_heap_event(table)
     }
     events = event_stream(stream, graph)
     posted = event_frames(project, behaviour.messages, graph, events_window)
-    counted = [_as_stream(rows, messages_named(table)) for table, rows in posted.items()]
-    of_features = [name for name in features.values() if is_inbox_table(name)]
+    counted = [
+        _as_stream(rows, pl.lit(table) if is_model(table) else messages_named(table)) for table, rows in posted.items()
+    ]
+    of_features = [name for name in features.values() if not is_heap_event(name)]
     proofs = [
         _as_stream(rows, pl.lit(name))
         for name, rows in event_frames(project, of_features, graph, events_window).items()
@@ -231,14 +233,16 @@ def column_sources(project: Project) -> dict[str, set[tuple[str, str]]]:
             (table_of_event(project, criterion.type, criterion.where), column)
             for criterion in audience.criteria
             if not is_signal(criterion.type)
-            for column in ("user_id", "time", *(name for name, _ in criterion.properties))
+            for column in (*_columns_of_person(criterion.type), *(name for name, _ in criterion.properties))
         }
     if project.event_tables:
         return sources
-    return {name: {pair for pair in pairs if is_inbox_table(pair[0])} for name, pairs in sources.items()}
+    return {name: {pair for pair in pairs if not is_heap_event(pair[0])} for name, pairs in sources.items()}
 
 
 def _columns_of_person(table: str) -> tuple[str, ...]:
+    if is_model(table):
+        return ()
     return ("user_id", "time", "anonymous_id") if is_inbox_table(table) else ("user_id", "time")
 
 
@@ -267,7 +271,9 @@ def check_events(project: Project) -> list[str]:
 
 def _check_properties(project: Project, criterion: EventCriterion) -> None:
     table = table_of_event(project, criterion.type, criterion.where)
-    if is_inbox_table(table):
+    if is_model(table) and not project.lake.partitions(table):
+        return
+    if not is_heap_event(table):
         columns = list(event_schema(project, table))
     elif project.event_tables:
         columns = project.catalogue.columns(table) or []

@@ -27,10 +27,8 @@ from heap_assets.tables import (
     USERS,
     is_analytics,
     is_heap_table,
-    is_inbox_table,
     is_signal,
     is_sync,
-    is_warehouse_table,
     sync_name,
     warehouse_asset,
     warehouse_table,
@@ -171,7 +169,7 @@ def column_docs(project: Project, path: str) -> dict[str, ColumnDoc]:
         traits = project.signals[path.removeprefix(SIGNALS)].properties
         own = {name: ColumnDoc(text, name in PERSONAL_COLUMNS) for name, text in FIRING_COLUMNS.items()}
         return own | {name: ColumnDoc(f"The trait `{trait}` when it fired.") for name, trait in traits.items()}
-    if is_warehouse_table(path) or is_inbox_table(path):
+    if warehouse_table(path) in project.settings.source_tables:
         return fixed | _inbox(project, path) | _warehouse(project, path)
     if is_sync(path):
         return _properties(project, sync_name(path))

@@ -1,7 +1,8 @@
 """Events by the names that definitions use, each row with the person it is of.
 
 A name is that of a Heap table (`sign_up`), of a table of messages (`inbox/track`), of the messages of one event
-(`inbox/track/Order Paid`; of pages and screens, of one name), or of a signal (`signals/<name>`).
+(`inbox/track/Order Paid`; of pages and screens, of one name), of a signal (`signals/<name>`), or of a model that is a
+source with times (`models/orders`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from heap_assets.project import Project
 from heap_assets.signals import FIRED, FIRINGS
 from heap_assets.sources.heap_connect import without_own
 from heap_assets.sources.inbox import message_numbers
-from heap_assets.tables import event_asset, heap_asset, is_inbox_table, is_signal
-from heap_assets.values import PRIVATE, as_text, set_apart
+from heap_assets.tables import MODELS, event_asset, heap_asset, is_inbox_table, is_model, is_signal, model_asset
+from heap_assets.values import PRIVATE, as_moment, as_text, set_apart
 
 _TYPES: dict[str, pl.DataType] = {
     "event_id": pl.Int64(),
@@ -63,6 +64,8 @@ def days_of(project: Project, day: date, reach: Mapping[str, int | None]) -> dic
         first = date.min if back is None else day - timedelta(days=back)
         partitions = project.lake.partitions(event_asset(table))
         days[table] = [key for key in partitions if str(first) < key <= str(day)]
+        if is_model(table):  # each of its days holds all rows
+            days[table] = [key for key in partitions if key <= str(day)][-1:]
     return days
 
 
@@ -72,6 +75,8 @@ def event_schema(project: Project, table: str) -> pl.Schema:
         columns = project.message_tables[event_asset(table)].schema
         shown = {name: dtype for name, dtype in columns.items() if name not in _NOT_IN_EVENTS}
         return pl.Schema({**shown, "event_id": pl.Int64()})
+    if is_model(table):
+        return _rows_of_model(project, table, project.lake.partitions(table)[-1:]).collect_schema()
     keys = project.lake.partitions(heap_asset(table))
     return heap_rows(project, table, keys[-1:]).collect_schema()
 
@@ -88,6 +93,10 @@ def _frame(project: Project, table: str, graph: pl.LazyFrame, events_window: Win
         return _firings(project, table, graph, events_window.day)
     if is_inbox_table(table):
         return _messages(project, table, graph, events_window)
+    if is_model(table):
+        rows = _rows_of_model(project, table, events_window.days.get(table, ()))
+        owned = assign(rows, project.snapshot_sources[table], graph, project.rules, under=_PROFILE)
+        return _of_somebody(owned, rows)
     return events_of_profiles(heap_rows(project, table, events_window.days.get(table, ())), graph)
 
 
@@ -104,13 +113,33 @@ def _messages(project: Project, table: str, graph: pl.LazyFrame, events_window: 
         rows = rows.filter(pl.col(column) == event)
     number = pl.col("message_id").map_batches(message_numbers, return_dtype=pl.Int64, is_elementwise=True)
     owned = assign(rows, project.event_sources[asset], graph, project.rules, under=_PROFILE)
+    return _of_somebody(owned, rows).drop(_NOT_IN_EVENTS, strict=False).with_columns(event_id=number)
+
+
+def _of_somebody(owned: pl.LazyFrame, rows: pl.LazyFrame) -> pl.LazyFrame:
     return (
         owned.filter(pl.col(_PROFILE).is_not_null())
-        .drop(_NOT_IN_EVENTS, strict=False)
         .rename(set_apart(rows.collect_schema(), ("profile_id",)))
         .rename({_PROFILE: "profile_id"})
-        .with_columns(event_id=number)
     )
+
+
+def _rows_of_model(project: Project, table: str, days: Sequence[str]) -> pl.LazyFrame:
+    """Return a model's rows as events: its time is `time`, a number made of its key `event_id`."""
+    settings = project.settings.models[table.removeprefix(MODELS)]
+    key, moment = settings.key or "", settings.created_at or ""
+    if not days:
+        mapped = [column for one in project.snapshot_sources[table].mappings for column in one.columns]
+        names = dict.fromkeys((key, *mapped, *_columns_of_audiences(project, table)))
+        rows = pl.LazyFrame(schema={**dict.fromkeys(names, pl.String()), moment: _TYPES["time"]})
+    else:
+        rows = project.lake.scan(table, days[-1])
+    dtype = rows.collect_schema()[moment]
+    time = as_moment(pl.col(moment), dtype)
+    number = as_text(pl.col(key), rows.collect_schema()[key]).map_batches(
+        message_numbers, return_dtype=pl.Int64, is_elementwise=True
+    )
+    return rows.with_columns(time=time, event_id=number).filter(pl.col("time").is_not_null())
 
 
 def messages_named(table: str) -> pl.Expr:
@@ -133,6 +162,15 @@ def table_of_event(project: Project, event: str, where: str) -> str:
     """
     if is_inbox_table(event):
         _check_messages(project, event, where)
+        return event
+    if is_model(event):
+        model = project.settings.models.get(event.removeprefix(MODELS))
+        if model is None or not model.is_events:
+            usable = [model_asset(name) for name, one in project.settings.models.items() if one.is_events]
+            raise SettingsError(
+                f"{where} names {event!r}, but of models only sources with created_at and identifiers are events: "
+                f"{', '.join(usable) or 'none'}"
+            )
         return event
     if not project.event_tables:
         return event

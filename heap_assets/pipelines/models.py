@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from heap_assets.analytics import SqlTables, with_tables
+from heap_assets.analytics import SqlTables, columns_read, with_tables
 from heap_assets.errors import HeapAssetsError, MissingInputError, SettingsError
 from heap_assets.pipelines.table import BuiltTable
 from heap_assets.project import Project
@@ -23,11 +23,13 @@ from heap_assets.tables import (
     UNIFIED_EVENTS,
     analytics_asset,
     heap_asset,
+    is_heap_table,
     is_inbox_table,
     is_signal,
     model_asset,
     signal_asset,
     warehouse_asset,
+    warehouse_table,
 )
 from heap_assets.versions import version_of
 
@@ -74,6 +76,20 @@ def check_models(project: Project) -> None:
 
     for asset in inputs:
         follow(asset, ())
+    for asset in map(model_asset, (name for name, model in project.settings.models.items() if model.source)):
+        pending, path = [asset], {asset: asset}
+        while pending:
+            reader = pending.pop()
+            for one in inputs.get(reader, ()):
+                chain = f"{path[reader]} > {one}"
+                if one not in inputs and not _is_before_people(project, one):
+                    raise SettingsError(
+                        f"{asset.replace('/', '.')} is a source and reads what is made of sources: {chain}. A source "
+                        "may read tables of Heap, of warehouses and of the inbox, and models of these"
+                    )
+                if one not in path:
+                    path[one] = chain
+                    pending.append(one)
 
 
 def model_of_day(project: Project, name: str, day: date, rows: int | None = None) -> BuiltTable:
@@ -101,6 +117,22 @@ def model_of_day(project: Project, name: str, day: date, rows: int | None = None
     model = project.settings.models[name]
     versions["settings"] = version_of([sql, model.python, model.key])
     return BuiltTable(frame.lazy(), Inputs(versions), {"model_rows": frame.height})
+
+
+def columns_of_model(project: Project, name: str, day: date) -> dict[str, list[tuple[str, str]]]:
+    """Return for each column of a model the (asset, column) pairs it is computed from, as its tables are on a day.
+
+    A function's columns are nobody's.
+    """
+    sql = sql_of(project, name)
+    if sql is None:
+        return {}
+    schemas = {
+        asset: project.lake.scan(asset, built[-1]).collect_schema().names()
+        for asset in inputs_of(project, name)
+        if (built := _keys(project, asset, day))
+    }
+    return columns_read(sql, _tables(project), schemas)
 
 
 def sql_as_of(project: Project, sql: str, day: date, where: str, rows: int) -> tuple[pl.DataFrame, dict[str, str]]:
@@ -159,6 +191,10 @@ def _check_key(project: Project, name: str, frame: pl.DataFrame) -> None:
 def _keys(project: Project, asset: str, day: date) -> list[str]:
     built = [key for key in project.lake.partitions(asset) if key <= str(day)]
     return built if _adds_up(project, asset) else built[-1:]
+
+
+def _is_before_people(project: Project, asset: str) -> bool:
+    return is_heap_table(asset) or warehouse_table(asset) in project.settings.source_tables
 
 
 def _adds_up(project: Project, asset: str) -> bool:

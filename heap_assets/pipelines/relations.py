@@ -10,13 +10,13 @@ import polars as pl
 
 from heap_assets.analytics import Dialect, Relation
 from heap_assets.errors import SettingsError
-from heap_assets.identity import HEAP_USER_ID
+from heap_assets.identity import HEAP_USER_ID, SourceTable
 from heap_assets.pipelines.events import name_of_messages
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import OWN_MARK, OWN_VALUE
 from heap_assets.sources.warehouse import DAY_COLUMN, table_names
 from heap_assets.storage import view_name
-from heap_assets.tables import GRAPH, PROFILES, event_asset, heap_asset, is_inbox_table
+from heap_assets.tables import GRAPH, MODELS, PROFILES, event_asset, heap_asset, is_inbox_table, is_model
 from heap_assets.values import sql_identifier, sql_literal
 
 
@@ -57,6 +57,8 @@ class Relations:
         columns = pl.Schema({**schema, "profile_id": pl.String()})
         if is_inbox_table(table):
             return Relation(self._messages(table, schema), columns)
+        if is_model(table):
+            return Relation(self._model(table, schema), columns)
         users = (
             f"SELECT CAST(identifier AS BIGINT) AS user_id, profile_id FROM {self.snapshot(GRAPH)} AS g "
             f"WHERE identifier_type = {sql_literal(HEAP_USER_ID)} AND NOT shared AND profile_id IS NOT NULL"
@@ -70,13 +72,39 @@ class Relations:
 
     def _messages(self, table: str, schema: pl.Schema) -> str:
         """Return messages with their people: by the strongest of their identifiers that somebody has."""
-        source, rules = self._project.event_sources[event_asset(table)], self._project.rules
+        joins, owner = self._owner(table, self._project.event_sources[event_asset(table)])
+        columns = ", ".join(f"t.{sql_identifier(name)}" for name in schema if name != "event_id")
+        own = f"(t.{OWN_MARK} IS NULL OR t.{OWN_MARK} <> {sql_literal(OWN_VALUE)})"
+        column, event = name_of_messages(table)
+        where = f"{owner} IS NOT NULL AND {own}" + (f" AND t.{column} = {sql_literal(event)}" if event else "")
+        return (
+            f"(SELECT {columns}, CAST(NULL AS BIGINT) AS event_id, {owner} AS profile_id "
+            f"FROM {self.table(event_asset(table))} AS t{joins} WHERE {where})"
+        )
+
+    def _model(self, table: str, schema: pl.Schema) -> str:
+        """Return the rows of a model as events, with their people, as the model stood on its newest day."""
+        joins, owner = self._owner(table, self._project.snapshot_sources[table])
+        moment = f"t.{sql_identifier(self._project.settings.models[table.removeprefix(MODELS)].created_at or '')}"
+        columns = ", ".join(f"t.{sql_identifier(name)}" for name in schema if name not in ("event_id", "time"))
+        rows = self.snapshot(table, self._project.lake.newest_partition(table, self._day))
+        return (
+            f"(SELECT {columns}, CAST({moment} AS TIMESTAMPTZ) AS time, CAST(NULL AS BIGINT) AS event_id, "
+            f"{owner} AS profile_id FROM {rows} AS t{joins} WHERE {owner} IS NOT NULL AND {moment} IS NOT NULL)"
+        )
+
+    def _owner(self, table: str, source: SourceTable) -> tuple[str, str]:
+        """Return the joins that tell whose a row is, by the strongest of its identifiers that somebody has, and whose.
+
+        Raises SettingsError: SQL cannot read an identifier as the engine does.
+        """
+        rules = self._project.rules
         normalisers = {rule.type: rule.normaliser for rule in rules.identifiers}
         joins, profiles = "", []
         for number, mapping in enumerate(sorted(source.mappings, key=lambda one: rules.types.index(one.type))):
             if len(mapping.columns) > 1 or normalisers[mapping.type] not in ("none", "strip"):
                 raise SettingsError(
-                    f"{table}: SQL cannot tell whose a message is by {mapping.type!r}, which is "
+                    f"{table}: SQL cannot tell whose a row is by {mapping.type!r}, which is "
                     f"{'of several columns' if len(mapping.columns) > 1 else 'normalised'}"
                 )
             graph = (
@@ -86,15 +114,7 @@ class Relations:
             column = f"TRIM(CAST(t.{sql_identifier(mapping.columns[0])} AS VARCHAR))"
             joins += f" LEFT JOIN ({graph}) AS u{number} ON u{number}.identifier = {column}"
             profiles.append(f"u{number}.profile_id")
-        columns = ", ".join(f"t.{sql_identifier(name)}" for name in schema if name != "event_id")
-        owner = f"COALESCE({', '.join(profiles)}, NULL)"
-        own = f"(t.{OWN_MARK} IS NULL OR t.{OWN_MARK} <> {sql_literal(OWN_VALUE)})"
-        column, event = name_of_messages(table)
-        where = f"{owner} IS NOT NULL AND {own}" + (f" AND t.{column} = {sql_literal(event)}" if event else "")
-        return (
-            f"(SELECT {columns}, CAST(NULL AS BIGINT) AS event_id, {owner} AS profile_id "
-            f"FROM {self.table(event_asset(table))} AS t{joins} WHERE {where})"
-        )
+        return joins, f"COALESCE({', '.join(profiles)}, NULL)"
 
     def days_between(self, first: str, last: str) -> str:
         """Return the condition that a row is of a day between two parameters, both included."""

@@ -39,6 +39,7 @@ from heap_assets.tables import (
     analytics_asset,
     heap_asset,
     is_heap_table,
+    is_model,
     is_sync,
     is_warehouse_table,
     model_asset,
@@ -297,7 +298,7 @@ def _assets(project: Project) -> list[str]:
     audiences += [model_asset(name) for name in project.settings.models]
     return [
         *(heap_asset(table) for table in (*SNAPSHOT_TABLES, *project.event_tables)),
-        *(warehouse_asset(name) for name in warehouse),
+        *(warehouse_asset(name) for name in warehouse if not is_model(name)),
         *(*RESOLVED, REVIEW, PROFILES, AUDIT, *audiences),
         *([UNIFIED_EVENTS] if project.settings.unified_events else []),
         *(sync_asset(name) for name in project.settings.sync),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -53,6 +54,7 @@ from heap_assets.tables import (
     is_heap_table,
     is_inbox_table,
     is_warehouse_table,
+    model_asset,
     signal_asset,
     sync_asset,
     warehouse_asset,
@@ -156,7 +158,10 @@ def profile_checks(project: Project) -> list[Check]:
     remedy = "materialize the day again; if it stays, something else writes to the lake."
     firings = [unique_key_check(signal_asset(name), "firing_id", remedy) for name in project.signals]
     results = [check for name in project.settings.analytics for check in checks_for_analytics(analytics_asset(name))]
-    return [*duplicates, *audiences, *functions, *firings, *results]
+    once = "give the statement one row per key: GROUP BY it, or QUALIFY row_number() = 1."
+    keyed = {model_asset(name): model.key for name, model in project.settings.models.items() if model.key}
+    models = [replace(unique_key_check(asset, key, once), blocking=False) for asset, key in keyed.items()]
+    return [*duplicates, *audiences, *functions, *firings, *results, *models]
 
 
 def _unique_types(rules: Rules) -> list[str]:

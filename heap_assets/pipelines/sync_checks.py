@@ -34,7 +34,7 @@ from heap_assets.quality import (
     sync_results,
 )
 from heap_assets.sources.warehouse import Shape, WarehouseError
-from heap_assets.tables import is_inbox_table, sync_asset
+from heap_assets.tables import is_inbox_table, is_model, sync_asset
 
 ONE_ROW_PER_KEY = "one_row_per_key"
 _TWICE = ("two profiles have this key", "two rows have this key")
@@ -119,7 +119,7 @@ def check_syncs(project: Project) -> None:
     """
     tables = project.settings.source_tables
     for name, sync in project.settings.sync.items():
-        if sync.source in tables:
+        if sync.source in tables and not is_model(sync.source):
             _check_columns(project, name, sync, tables[sync.source].relation)
         connector_of(project, name).check()
 

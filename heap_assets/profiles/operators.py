@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from heap_assets.values import read_times
+from heap_assets.values import as_moment
 
 TEXTS = ("contains", "starts_with", "ends_with", "matches")
 """`contains` also looks for a member of a list. All of them go by case; `matches` is a regular expression, anywhere."""
@@ -52,11 +52,5 @@ def days_ago(name: str, value: pl.Expr, dtype: pl.DataType, days: float, as_of: 
 
     A moment at or after `as_of` is neither. Dates are their midnight, text is read as times are.
     """
-    if dtype == pl.String:
-        moment = read_times(value)
-    elif isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
-        moment = value.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
-    else:
-        moment = value.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    begin = as_of - timedelta(days=days)
+    moment, begin = as_moment(value, dtype), as_of - timedelta(days=days)
     return (moment >= begin) & (moment < as_of) if name == "within_days" else moment < begin

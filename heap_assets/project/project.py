@@ -78,7 +78,6 @@ from heap_assets.tables import (
     WAREHOUSE_SOURCE,
     heap_asset,
     is_inbox_table,
-    is_warehouse_table,
     source_of,
     warehouse_asset,
     warehouse_table,
@@ -304,7 +303,8 @@ class Project:
 
     def required(self, asset: str) -> bool:
         """Return whether identity waits for this snapshot table; of others an older day is carried forward."""
-        return not is_warehouse_table(asset) or self.settings.source_tables[warehouse_table(asset)].required
+        table = self.settings.source_tables.get(warehouse_table(asset))
+        return table is None or table.required
 
     def check_columns(self) -> None:
         """Check that mapped columns exist in the catalogue and in the warehouse itself.
@@ -391,8 +391,8 @@ class Project:
                     if catalogued is not None and column not in catalogued:
                         raise SettingsError(f"{where} is {source!r}, but Heap's users have no column {column!r}")
                     continue
-                if is_inbox_table(table):
-                    continue  # see check_heap_columns
+                if table not in self.settings.read_tables:
+                    continue  # see check_heap_columns; a model shows its columns when it is computed
                 relation = self.settings.source_tables[table].relation
                 columns = self.warehouse_of(table).columns(relation)
                 try:

@@ -55,10 +55,14 @@ def frame(rows: list[Event]) -> pl.DataFrame:
 
 
 def answer(rows: list[Event], **definition: Any) -> pl.DataFrame:
+    return answer_of(frame(rows), **definition)
+
+
+def answer_of(events: pl.DataFrame, **definition: Any) -> pl.DataFrame:
     statement = parse_query(definition, "q").statement(END)
     with duckdb.connect() as sql:
         sql.execute("SET TimeZone = 'UTC'")
-        sql.register("events", frame(rows).to_arrow())
+        sql.register("events", events.to_arrow())
         people = pl.DataFrame(PEOPLE).to_arrow()
         sql.register("people", people)
         sql.register("people_before", people)
@@ -235,3 +239,23 @@ def test_every_kind_draws_bars_of_nobody_alone(kind: str) -> None:
 def test_a_mistake_names_its_path(definition: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         parse_query(definition, "q")
+
+
+def test_attribution_by_outcome_and_account_credits_touches_of_colleagues() -> None:
+    rows: list[Event] = [
+        ("a", 1, "p", 20, "ads"),
+        ("b", 2, "p", 10, "mail"),
+        ("b", 2, "r", 5, None),
+        ("c", 3, "r", 4, None),
+    ]
+    events = frame(rows).with_columns(variant=pl.Series(["x", "y", "won", "lost"]), value=pl.lit("10"))
+    definition = {"kind": "attribution", "conversion": "r", "touch": "p", "value": "value", "outcome": "variant"}
+    alone = [("lost", "(none)", 1, 10.0, 10.0), ("won", "mail", 1, 10.0, 10.0)]
+    assert (
+        answer_of(events, **definition).select("outcome", "channel", "conversions", "first_touch", "linear").rows()
+        == alone
+    )
+    together = answer_of(events, **definition, account="account")
+    assert together.select("outcome", "channel", "conversions", "first_touch", "linear").rows() == [
+        ("lost", "(none)", 1, 10.0, 10.0), ("won", "ads", 1, 10.0, 5.0), ("won", "mail", 1, 0.0, 5.0),
+    ]  # fmt: skip

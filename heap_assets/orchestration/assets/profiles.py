@@ -11,7 +11,7 @@ import polars as pl
 from heap_assets.analytics import Chart
 from heap_assets.identity import audit_text
 from heap_assets.orchestration.assets.table_step import Days
-from heap_assets.orchestration.automation import follows_graph
+from heap_assets.orchestration.automation import Condition, by_cron, follows_graph
 from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
 from heap_assets.orchestration.column_types import table_schema
 from heap_assets.orchestration.failures import raising_failures
@@ -19,7 +19,7 @@ from heap_assets.orchestration.resources import days, partition_metadata
 from heap_assets.orchestration.schedules import policy_for
 from heap_assets.pipelines.analytics import CHART, analytics_of_day
 from heap_assets.pipelines.behaviour import column_sources
-from heap_assets.pipelines.models import inputs_of, model_of_day
+from heap_assets.pipelines.models import columns_of_model, inputs_of, model_of_day
 from heap_assets.pipelines.people import audiences_of_day, audit_of_day, profiles_of_day
 from heap_assets.pipelines.reviewing import reviewed_table
 from heap_assets.pipelines.signals import signal_of_day
@@ -37,6 +37,7 @@ from heap_assets.tables import (
     USERS,
     analytics_asset,
     event_asset,
+    is_model,
     is_signal,
     model_asset,
     signal_asset,
@@ -89,10 +90,9 @@ def profiles(project: Project) -> list[dg.AssetsDefinition]:
         about = f"{_ABOUT_SIGNALS} This one: {signal.kind}, {signal.event}."
         assets.append(_day_asset(project, signal_asset(name), [PROFILES], about, "signals"))
     for name, model in project.settings.models.items():
-        about = (
-            model.description or "A model of one's own, as of the end of the day; `heap-assets model` shows a sample."
-        )
-        assets.append(_day_asset(project, model_asset(name), inputs_of(project, name), about, "models"))
+        about, read = model.description or _ABOUT_MODELS, inputs_of(project, name)
+        condition = by_cron(model.schedule) if model.schedule else None
+        assets.append(_day_asset(project, model_asset(name), read, about, "models", condition))
     for name, definition in project.settings.analytics.items():
         about = f"{_ABOUT_ANALYTICS} This one: {definition.get('kind')}."
         assets.append(_day_asset(project, analytics_asset(name), [PROFILES], about, "analytics"))
@@ -107,7 +107,12 @@ _BUILDERS = {PROFILES: profiles_of_day, AUDIT: audit_of_day, AUDIENCES: audience
 
 
 def _day_asset(
-    project: Project, path: str, deps: list[str], description: str, group: str = "profiles"
+    project: Project,
+    path: str,
+    deps: list[str],
+    description: str,
+    group: str = "profiles",
+    condition: Condition | None = None,
 ) -> dg.AssetsDefinition:
     names, key = project.names, asset_key(path, project.names)
     metadata: dict[str, Any] = {
@@ -127,7 +132,7 @@ def _day_asset(
         metadata=metadata,
         partitions_def=days(project.settings.start_date),
         backfill_policy=dg.BackfillPolicy.multi_run(project.settings.run.days_per_run),
-        automation_condition=follows_graph(names),
+        automation_condition=condition or follows_graph(names),
         freshness_policy=policy_for("identity", loaded_cadence(project)),
         pool=names.name(path.replace("/", "_")),
         required_resource_keys={names.name(LAKE)},
@@ -150,15 +155,26 @@ def _build_day(project: Project, path: str, day: str) -> dict[str, Any]:
     builder = partial(named, name=name) if named is not None else _BUILDERS[path]
     table_day = builder(project, day=date.fromisoformat(day))
     written = project.lake.write(path, day, table_day.frame, table_day.inputs, notes=table_day.notes)
+    lineage = _model_lineage(project, name, date.fromisoformat(day)) if is_model(path) else {}
     figures = {name: value for name, value in written.partition.notes.items() if isinstance(value, int | float)}
     return (
         (_audit_metadata(project, day) if path == AUDIT else {})
         | _chart_metadata(written.partition.notes)
         | partition_metadata(written.partition)
         | {name: f"{value}" if name in _CONSTANT else value for name, value in figures.items()}
-        | {"status": str(written.status)}
+        | {"status": str(written.status), **lineage}
         | {"dagster/column_schema": table_schema(project.lake.scan(path, day).collect_schema())}
     )
+
+
+def _model_lineage(project: Project, name: str, day: date) -> dict[str, Any]:
+    """Return the columns of a model with those that its SQL makes them of."""
+    deps = {
+        column: [dg.TableColumnDep(asset_key(asset, project.names), source) for asset, source in pairs]
+        for column, pairs in columns_of_model(project, name, day).items()
+        if pairs
+    }
+    return {"dagster/column_lineage": dg.TableColumnLineage(deps)} if deps else {}
 
 
 def _chart_metadata(notes: Mapping[str, Any]) -> dict[str, Any]:
