@@ -71,6 +71,7 @@ SHARED_WITH = "privacy/shared_with"
 
 INBOX_MESSAGES = ("track", "identify", "group", "page", "screen", "alias", "delete")
 """Tables of the inbox, by the type of the message (destinations_b.md 4.2); each webhook source has one besides."""
+_OF_PEOPLE = ("identify", "group", "alias", "delete")
 INBOX_USERS = "inbox/users"
 INBOX_ACCOUNTS = "inbox/accounts"
 INBOX_COLUMNS = (
@@ -216,6 +217,19 @@ def is_heap_table(asset: str) -> bool:
 def is_event_table(asset: str) -> bool:
     """Return whether an asset is an event table of Heap other than sessions and pageviews."""
     return asset.startswith(EVENTS)
+
+
+def is_kept_for_years(asset: str) -> bool:
+    """Return whether an asset holds events, which `keep.event_years` is about, and not what says who people are.
+
+    >>> is_kept_for_years("heap/sessions"), is_kept_for_years("heap/users"), is_kept_for_years("inbox/identify")
+    (True, False, False)
+    """
+    if is_inbox_table(asset):
+        return asset not in (INBOX_USERS, INBOX_ACCOUNTS, *map(inbox_asset, _OF_PEOPLE))
+    if is_heap_table(asset):
+        return asset not in (USERS, MIGRATIONS)
+    return is_signal(asset) or asset == UNIFIED_EVENTS
 
 
 def is_inbox_table(asset: str) -> bool:

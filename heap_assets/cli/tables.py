@@ -12,7 +12,16 @@ import polars as pl
 
 from heap_assets.cli.output import json_option, print_json, progress, records, report_option
 from heap_assets.identity import compile_engine
-from heap_assets.pipelines.retention import delete_results, expired, expired_results, forget, tidy
+from heap_assets.pipelines.retention import (
+    delete_results,
+    expired,
+    expired_events,
+    expired_results,
+    expired_sources,
+    forget,
+    forget_sources,
+    tidy,
+)
 from heap_assets.project import open_project
 from heap_assets.report import write_report
 from heap_assets.storage import LakeSql
@@ -74,11 +83,14 @@ def report(out: Path) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would go, and delete nothing")
 @report_option
 def prune(dry_run: bool, as_json: bool) -> None:
-    """Delete days of snapshot-sized tables that `keep` no longer asks for; events and month ends stay."""
+    """Delete days that `keep` no longer asks for: of snapshot-sized tables, but for month ends, and of events."""
     project = open_project()
     project.require_lake()
     with progress("Looking for what is no longer kept" if dry_run else "Deleting what is no longer kept"):
-        days = expired(project)
+        sources = expired_sources(project)
+        if not dry_run:
+            forget_sources(project)
+        days = [*expired(project), *expired_events(project)]
         counts = Counter(day.asset for day in days) if dry_run else forget(project, days)
         oldest = {asset: min(day.partition for day in days if day.asset == asset) for asset in counts}
         results = expired_results(project)
@@ -89,10 +101,13 @@ def prune(dry_run: bool, as_json: bool) -> None:
         tables = [
             {"asset": asset, "days": count, "first_day": oldest[asset]} for asset, count in sorted(counts.items())
         ]
-        print_json({"dry_run": dry_run, "tables": tables, "check_results": len(results), "leftover_files": leftovers})
+        report = {"dry_run": dry_run, "tables": tables, "check_results": len(results), "leftover_files": leftovers}
+        print_json(report | {"sources_of_events": sources})
         return
     for asset, count in sorted(counts.items()):
         click.echo(f"{asset:<32}{count:>6} days, from {oldest[asset]}")
+    for asset, count in sorted(sources.items()):
+        click.echo(f"{asset:<32}{count:>6} rows or files that old days would be built from again")
     if leftovers is not None:
         click.echo(f"{leftovers} files and folders of killed processes are gone")
     click.echo(f"{len(results)} check results {'would go' if dry_run else 'are gone'}")

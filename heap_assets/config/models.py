@@ -124,6 +124,12 @@ class Settings(Section):
         return value
 
     @property
+    def first_day(self) -> date:
+        """The first day that tables have now: `start_date`, or a later one before which events are not kept."""
+        events_from = self.keep.events_from(clock.today())
+        return self.start_date if events_from is None else max(self.start_date, events_from)
+
+    @property
     def all_sources(self) -> dict[str, SourceSettings]:
         """The warehouse and the other sources, by their names."""
         return ({WAREHOUSE_SOURCE: self.warehouse} if self.warehouse else {}) | self.sources

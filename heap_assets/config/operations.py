@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from heap_assets.config.base import Cron, Owner, Owners, Section
 
@@ -41,10 +42,14 @@ class Alert(Section):
     groups: list[str] = Field(default=[], description="Asset groups; all unless given")
 
 
-class Keep(Section):
-    """How long days of snapshot-sized tables stay in the lake: users, warehouse tables, identity, profiles.
+_FEWEST_YEARS, _MOST_YEARS = 2, 7
+_MOST_REPLAY_DAYS = 365
 
-    Event tables keep every day from `start_date`.
+
+class Keep(Section):
+    """How long days stay in the lake: of events, and of snapshot-sized tables (users, warehouse, identity, profiles).
+
+    People stay until they ask to be erased.
     """
 
     snapshot_days: int = Field(default=35, ge=8, description="So many days; the newest always")
@@ -52,6 +57,41 @@ class Keep(Section):
     verdict_days: int = Field(
         default=120, ge=60, description="So many days of check results in the lake; Dagster keeps its own for good"
     )
+    event_years: int | None = Field(
+        default=None,
+        description="Events stay so many years, 2 to 7, and go with the month in which they become older; every day "
+        "from start_date on unless given",
+    )
+    replay_days: int = Field(
+        default=90, description="Days that Heap keeps replays, up to 365: `replay_lives(time)` in SQL of models says so"
+    )
+
+    @field_validator("event_years")
+    @classmethod
+    def _is_of_a_plan(cls, value: int | None) -> int | None:
+        if value is not None and not _FEWEST_YEARS <= value <= _MOST_YEARS:
+            raise ValueError(
+                f"{_FEWEST_YEARS} to {_MOST_YEARS} years, as long as Heap keeps events by plan: a lake with fewer "
+                "lacks what Heap shows, and one that keeps more holds what Heap has deleted"
+            )
+        return value
+
+    @field_validator("replay_days")
+    @classmethod
+    def _is_within_a_year(cls, value: int) -> int:
+        if not 1 <= value <= _MOST_REPLAY_DAYS:
+            raise ValueError(
+                f"1 to {_MOST_REPLAY_DAYS} days: Heap keeps replays for 90 days by default and a year at most, and a "
+                "link to one that is gone leads nowhere"
+            )
+        return value
+
+    def events_from(self, today: date) -> date | None:
+        """Return the first day whose events are kept, None if all are: the first of a month, `event_years` ago.
+
+        Months go as a whole: identities are resolved anew when days of events go, and that once a month.
+        """
+        return None if self.event_years is None else today.replace(year=today.year - self.event_years, day=1)
 
 
 class RunSettings(Section):

@@ -113,7 +113,7 @@ def _without_garbage_collection() -> Iterator[None]:
 def _definitions(project: Project) -> dg.Definitions:
     settings, names = project.settings, project.names
     run = settings.run
-    partitions_def = days(settings.start_date)
+    partitions_def = days(settings.first_day)
 
     sensor_status = dg.DefaultSensorStatus.RUNNING if run.automation == "running" else dg.DefaultSensorStatus.STOPPED
     schedule_status = (

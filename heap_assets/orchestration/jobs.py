@@ -13,7 +13,16 @@ from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
 from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.groups import Groups
 from heap_assets.orchestration.schedules import hourly_check_keys
-from heap_assets.pipelines.retention import delete_results, expired, expired_results, forget, tidy
+from heap_assets.pipelines.retention import (
+    delete_results,
+    expired,
+    expired_events,
+    expired_results,
+    expired_sources,
+    forget,
+    forget_sources,
+    tidy,
+)
 from heap_assets.project import Names, Project
 from heap_assets.tables import WAREHOUSE_SOURCE, source_title, sync_asset
 
@@ -124,7 +133,10 @@ def retention_job(project: Project) -> dg.JobDefinition:
     @raising_failures
     def forget_expired_days(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
         opened = project.with_lake(lake_of(context, names))
-        days = expired(opened)
+        sources = expired_sources(opened)
+        if not config.dry_run:
+            forget_sources(opened)
+        days = [*expired(opened), *expired_events(opened)]
         results = expired_results(opened)
         leftovers = 0
         if not config.dry_run:
@@ -137,12 +149,14 @@ def retention_job(project: Project) -> dg.JobDefinition:
         context.add_output_metadata(
             {"days": len(days), "check_results": len(results), "leftovers": leftovers, "dry_run": config.dry_run}
             | dict(counts)
+            | {f"sources of {asset}": count for asset, count in sources.items()}
         )
 
     @dg.job(
         name=names.name("retention"),
         description="Deletes days of snapshot-sized tables (users, warehouse, identity, profiles) that are older than "
-        "`keep.snapshot_days` and no month ends. Events stay. Set dry_run to see what would go.",
+        "`keep.snapshot_days` and no month ends, and days of events that are older than `keep.event_years`, with what "
+        "they would be built from again. Set dry_run to see what would go.",
     )
     def retention() -> None:
         forget_expired_days()
@@ -158,5 +172,5 @@ def retention_schedule(names: Names, job: dg.JobDefinition, status: dg.DefaultSc
         cron_schedule="40 5 * * *",
         execution_timezone="UTC",
         default_status=status,
-        description="Deletes days of snapshot-sized tables that `keep` no longer asks for.",
+        description="Deletes days of snapshots and of events that `keep` no longer asks for.",
     )

@@ -170,8 +170,8 @@ def _other_tables(project: Project, other: Project, day: date) -> Iterator[_Buil
             (rules_of(project, table), project.catalogue.columns(table), function_version(project, table))
             != (rules_of(other, table), other.catalogue.columns(table), function_version(other, table))
         )
-        first = other.settings.start_date
-        last = day if is_other else min(day, project.settings.start_date - timedelta(days=1))
+        first = other.settings.first_day
+        last = day if is_other else min(day, project.settings.first_day - timedelta(days=1))
         for at in sorted(_landed_days(other, table)) if first <= last else ():
             if first <= at <= last:
                 yield heap_asset(table), at, partial(event_day, table=table)

@@ -111,7 +111,7 @@ def changed_days(project: Project, since: date | None = None) -> ExportChanges:
         timedelta(days=source.look_back_days),
         timedelta(days=source.look_back_every_days),
     )
-    start, now = project.settings.start_date, clock.now()
+    start, now = project.settings.first_day, clock.now()
     version, _ = version_and_state(project)
     looks = export_log(project).inspect(open_export(project), project.event_tables, start, now, version, back, since)
     failures = [table_look.failure for table_look in looks if table_look.failure]

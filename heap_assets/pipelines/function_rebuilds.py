@@ -68,7 +68,7 @@ def _rebuild(project: Project, asset: str, table: str, version: str | None) -> F
             return False  # its checks say so
         return partition is not None and partition.inputs.versions.get(FUNCTION) != version
 
-    keys = [key for key in project.lake.partitions(asset) if key >= str(project.settings.start_date)]
+    keys = [key for key in project.lake.partitions(asset) if key >= str(project.settings.first_day)]
     with ThreadPoolExecutor(_READERS) as readers:
         days = [date.fromisoformat(key) for key, other in zip(keys, readers.map(is_other, keys), strict=True) if other]
     function = function_of(project, table)

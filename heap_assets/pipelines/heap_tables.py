@@ -11,14 +11,15 @@ from heap_assets.errors import no_such
 from heap_assets.pipelines import exports
 from heap_assets.pipelines.functions import Trial, transformed, try_profiles, try_rows
 from heap_assets.pipelines.inbox import untransformed_day
-from heap_assets.pipelines.table import UNREADABLE, Table, Task, without_left_out
+from heap_assets.pipelines.table import UNREADABLE, Table, Task, check_is_kept, without_left_out
 from heap_assets.project import Project
 from heap_assets.sources.heap_connect import build_event_day, build_user_migrations, build_users
-from heap_assets.tables import PROFILES, USERS, is_inbox_table
+from heap_assets.tables import PROFILES, USERS, heap_asset, is_inbox_table
 
 
 def event_day(task: Task, table: str) -> Table:
     """Return a day of an event table, without the rows that the settings leave out, as its function makes it."""
+    check_is_kept(task.project, heap_asset(table), task.day)
     return transformed(task, table, without_left_out(task, table, _unfiltered_day(task, table)))
 
 

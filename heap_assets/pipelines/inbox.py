@@ -12,7 +12,7 @@ from heap_assets.errors import MissingInputError
 from heap_assets.pipelines.catalogue import columns_since
 from heap_assets.pipelines.functions import transformed, with_function
 from heap_assets.pipelines.readiness import last_attempts
-from heap_assets.pipelines.table import BuiltTable, Table, Task
+from heap_assets.pipelines.table import BuiltTable, Table, Task, check_is_kept
 from heap_assets.project import Project
 from heap_assets.sources.inbox import (
     InboxDay,
@@ -38,6 +38,7 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 def message_day(task: Task, asset: str) -> Table:
     """Return a day of a table of messages, as its function makes it."""
+    check_is_kept(task.project, asset, task.day)
     return transformed(task, asset, untransformed_day(task, asset))
 
 
@@ -117,7 +118,7 @@ def unbuilt_inbox_days(project: Project) -> dict[str, set[date]]:
     if inbox is None:
         return {}
     parts = {asset: parts_by_day(project.lake.store, table.name) for asset, table in project.message_tables.items()}
-    start = project.settings.start_date
+    start = project.settings.first_day
     posted_days = [day for by_day in parts.values() for day in by_day if start <= day <= clock.today()]
     if not posted_days:
         return {}

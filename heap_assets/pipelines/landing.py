@@ -49,7 +49,7 @@ def land(project: Project, dump_id: int) -> Landed:
         CATALOGUE: _catalogue_result(project, report),
         QUOTA: quota_result(month_quota(project), thresholds(project).quota),
     }
-    return Landed(report, _days(report, project.settings.start_date), results)
+    return Landed(report, _days(report, project.settings.first_day), results)
 
 
 def month_quota(project: Project) -> Quota:

@@ -142,7 +142,7 @@ class LiveProfiles:
         for asset, table in project.message_tables.items():
             versions = project.lake.versions(asset)
             for day in parts_by_day(project.lake.store, table.name):
-                if not project.settings.start_date <= day <= clock.today():
+                if not project.first_day_of(asset) <= day <= clock.today():
                     continue
                 key, name = str(day), f"{asset}@{day}"
                 is_built = key in versions and self._is_current(asset, day)
@@ -178,7 +178,7 @@ class LiveProfiles:
         lake, schema = self._project.lake, self._project.message_tables[asset].schema
         left_out = {str(day) for day in pending}
         days = [day for day in lake.partitions(asset) if day <= str(self.day) and day not in left_out]
-        days = [day for day in days if day >= str(self._project.settings.start_date)]
+        days = [day for day in days if day >= str(self._project.first_day_of(asset))]
         if asset not in (_IDENTIFY, _GROUP):
             in_window = {day for name, of in self._window.days.items() if event_asset(name) == asset for day in of}
             days = [day for day in days if day in in_window]
@@ -271,7 +271,7 @@ class LiveProfiles:
         fresh = raw.filter(pl.Series([self._is_new(one) for one in raw["message_id"]], dtype=pl.Boolean))
         rows = message_rows(table, fresh, timedelta(hours=inbox.ahead_hours), names=False).accepted
         day = pl.col("time").dt.date()
-        begun = rows.filter((day >= self._project.settings.start_date) & (day <= clock.today()))
+        begun = rows.filter((day >= self._project.first_day_of(asset)) & (day <= clock.today()))
         accepted = transformed_messages(self._project, asset, begun, self._pools)
         if accepted.height:
             self._newest_day = max(self._newest_day, accepted.select(day.max()).item())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -111,11 +111,12 @@ def model_of_day(project: Project, name: str, day: date, rows: int | None = None
     if sql is None:
         frame = _called(project, name, {asset: lake.scan(asset, built) for asset, built in keys.items()}, rows)
     else:
-        frame = _result_of_sql(project, sql, keys, f"models.{name}", rows)
+        frame = _result_of_sql(project, sql, keys, day, f"models.{name}", rows)
     _check_key(project, name, frame)
     versions = {f"{asset}@{key}": lake.versions(asset)[key] for asset, built in keys.items() for key in built}
     model = project.settings.models[name]
-    versions["settings"] = version_of([sql, model.python, model.key])
+    of_replays = [_replays_from(project, day)] if sql is not None and "replay_lives" in sql else []
+    versions["settings"] = version_of([sql, model.python, model.key, *of_replays])
     return BuiltTable(frame.lazy(), Inputs(versions), {"model_rows": frame.height})
 
 
@@ -145,7 +146,7 @@ def sql_as_of(project: Project, sql: str, day: date, where: str, rows: int) -> t
     if missing := [asset for asset, built in keys.items() if not built]:
         raise MissingInputError(f"{missing[0]} has no day up to {day}: materialize it first")
     versions = {f"{asset}@{key}": project.lake.versions(asset)[key] for asset, built in keys.items() for key in built}
-    return _result_of_sql(project, sql, keys, where, rows), versions
+    return _result_of_sql(project, sql, keys, day, where, rows), versions
 
 
 def tables_of_sql(project: Project, sql: str, where: str) -> list[str]:
@@ -154,14 +155,21 @@ def tables_of_sql(project: Project, sql: str, where: str) -> list[str]:
 
 
 def _result_of_sql(
-    project: Project, sql: str, keys: Mapping[str, list[str]], where: str, rows: int | None
+    project: Project, sql: str, keys: Mapping[str, list[str]], day: date, where: str, rows: int | None
 ) -> pl.DataFrame:
     bounds = {asset: (built[0], built[-1]) for asset, built in keys.items()}
     snapshots = [asset for asset in keys if not _adds_up(project, asset)]
     statement, _ = with_tables(sql, _tables(project), bounds, where, snapshots)
     settings = project.settings.lake
-    with LakeSql(settings.url, settings.options, assets=list(keys)) as connection:
+    macros = {"replay_lives(started)": f"started >= {_replays_from(project, day)}"}
+    with LakeSql(settings.url, settings.options, assets=list(keys), macros=macros) as connection:
         return connection.sql(statement if rows is None else f"SELECT * FROM ({statement}) AS model LIMIT {rows:d}")
+
+
+def _replays_from(project: Project, day: date) -> str:
+    """Return, as SQL, the moment from which on Heap still has the replays of sessions at the end of a day."""
+    first = day + timedelta(days=1) - timedelta(days=project.settings.keep.replay_days)
+    return f"TIMESTAMPTZ '{first} 00:00:00+00'"
 
 
 def _called(project: Project, name: str, frames: Mapping[str, pl.LazyFrame], rows: int | None) -> pl.DataFrame:

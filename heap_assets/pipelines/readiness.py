@@ -152,7 +152,7 @@ def unbuilt_people(project: Project) -> dict[str, set[date]]:
         days = {clock.newest_complete_day(), newest} & {clock.newest_complete_day(), clock.today()}
         changed_at = max(*moments, since.get(table, _NEVER))
         if days_due := _untried(project, heap_asset(table), dict.fromkeys(days, changed_at)):
-            unbuilt[heap_asset(table)] = {day for day in days_due if day >= project.settings.start_date}
+            unbuilt[heap_asset(table)] = {day for day in days_due if day >= project.settings.first_day}
     return unbuilt
 
 
@@ -177,7 +177,7 @@ def _touched(project: Project) -> dict[str, dict[date, datetime]]:
             touched = dump_days if table.incremental else dump_days | set(project.landing.days(name))
             days = newest.setdefault(name, {})
             for day in touched:
-                if project.settings.start_date <= day <= clock.today():
+                if project.settings.first_day <= day <= clock.today():
                     days[day] = max(days.get(day, _NEVER), table.landed_at)
     return newest
 

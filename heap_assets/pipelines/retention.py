@@ -1,4 +1,4 @@
-"""Retention: days of snapshot-sized tables that are no longer kept (`keep:` in the settings; design.md, Storage)."""
+"""Retention: days of snapshots and of events that are no longer kept (`keep:` in the settings; design.md, Storage)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,31 @@ from heap_assets import clock
 from heap_assets.pipelines.suites import required_checks
 from heap_assets.project import Project
 from heap_assets.quality import result_store
+from heap_assets.sources.heap_connect import expired_rows, forget_before
+from heap_assets.sources.inbox import stored_parts, stored_tables
 from heap_assets.storage import remove_scratch_folders
-from heap_assets.tables import AUDIENCES, AUDIT, CONFLICTS, GRAPH, LINKS, PROFILES, REVIEW, SHARED
+from heap_assets.tables import (
+    AUDIENCES,
+    AUDIT,
+    CONFLICTS,
+    GRAPH,
+    HEAP,
+    INBOX,
+    LINKS,
+    PROFILES,
+    REVIEW,
+    SHARED,
+    SIGNALS,
+    UNIFIED_EVENTS,
+    heap_asset,
+    inbox_asset,
+    is_kept_for_years,
+)
 
 _MADE_OF_ALL = (LINKS, GRAPH, CONFLICTS, SHARED, PROFILES, AUDIENCES, AUDIT, REVIEW)
 """Tables that hold a whole snapshot each day; `identity/changes` is history and is kept."""
+_OF_EVENTS = (HEAP, INBOX, SIGNALS, UNIFIED_EVENTS)
+"""What the paths of tables of events start with."""
 _TRIED = "readable"
 _DAY_LENGTH = len("2026-01-01")
 
@@ -41,6 +61,66 @@ def expired(project: Project) -> list[Expired]:
         for asset in _snapshots(project)
         for partition in sorted(_past(project.lake.partitions(asset), first, month_ends=keep.month_ends))
     ]
+
+
+def expired_events(project: Project) -> list[Expired]:
+    """Return the days of tables of events, and of what is made of them by day, that are older than `keep.event_years`.
+
+    Tables that the settings or the catalogue do not name any more are among them. Messages that say who people are,
+    such as Segment's Identify, are no events.
+    """
+    first = project.settings.keep.events_from(clock.today())
+    if first is None:
+        return []
+    return [
+        Expired(asset, partition)
+        for asset in _event_assets(project)
+        for partition in project.lake.partitions(asset)
+        if partition < str(first)
+    ]
+
+
+def expired_sources(project: Project) -> dict[str, int]:
+    """Return what the days of :func:`expired_events` would be built from again: asset to rows that landed, or messages'
+    files.
+    """
+    first = project.settings.keep.events_from(clock.today())
+    if first is None:
+        return {}
+    landed = {heap_asset(one.table): one.rows + one.set_aside for one in expired_rows(project.landing, first)}
+    return landed | {asset: len(keys) for asset, keys in _expired_parts(project, first).items()}
+
+
+def forget_sources(project: Project) -> None:
+    """Delete what :func:`expired_sources` counts. It comes before the days: what is gone cannot be built again."""
+    first = project.settings.keep.events_from(clock.today())
+    if first is None:
+        return
+    forget_before(project.landing, first)
+    for keys in _expired_parts(project, first).values():
+        for key in keys:
+            project.lake.store.delete(key)
+
+
+def _expired_parts(project: Project, first: date) -> dict[str, list[str]]:
+    """Return the stored parts of messages of old days, by the asset of their table.
+
+    The first day that is kept is built from those of the day before it, too.
+    """
+    keys: dict[str, list[str]] = {}
+    for table in stored_tables(project.lake.store):
+        asset = inbox_asset(table)
+        if is_kept_for_years(asset):
+            for part in stored_parts(project.lake.store, table):
+                if part.day < first - timedelta(days=1):
+                    keys.setdefault(asset, []).append(part.info.key)
+    return keys
+
+
+def _event_assets(project: Project) -> list[str]:
+    """Return the stored tables that `keep.event_years` is about."""
+    folders = {info.key.rpartition("/")[0] for root in _OF_EVENTS for info in project.lake.store.list(root)}
+    return sorted(asset for asset in folders if is_kept_for_years(asset))
 
 
 def forget(project: Project, days: Iterable[Expired]) -> Counter[str]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from heap_assets.errors import SettingsError
+from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.profiles import Condition, holds
 from heap_assets.project import Project
 from heap_assets.storage import FileWriter, Inputs
@@ -24,6 +24,13 @@ ERASED = "erased"
 
 VALUES_LOST, VALUES_LOST_IN = "values_lost", "values_lost_in"
 """Notes of a partition: the number of values that no type of the lake holds, in all and by column (docs/values.md)."""
+
+
+def check_is_kept(project: Project, asset: str, day: date) -> None:
+    """Raise MissingInputError for a day of events that `keep.event_years` no longer keeps: nothing brings it back."""
+    first = project.first_day_of(asset)
+    if day < first:
+        raise MissingInputError(f"{asset} {day} is before {first}: older events are not kept (keep.event_years)")
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def unbuilt_unified_days(project: Project) -> dict[str, set[date]]:
 
 
 def _changed_days(project: Project, sources: list[str]) -> Iterator[date]:
-    lake, first = project.lake, str(project.settings.start_date)
+    lake, first = project.lake, str(project.settings.first_day)
     versions = {asset: lake.versions(asset) for asset in sources}
     graphs, own = lake.versions(GRAPH), lake.versions(UNIFIED_EVENTS)
     attempts = last_attempts(project, UNIFIED_EVENTS)

@@ -120,7 +120,7 @@ def _snapshots(project: Project) -> Iterator[Wait]:
 def _warehouse(project: Project) -> Iterator[Wait]:
     """Yield the tables that wait for the schedule to read the newest complete day."""
     settings, day = project.settings, clock.newest_complete_day()
-    if day < settings.start_date:
+    if day < settings.first_day:
         return
     unread = unread_tables(project)
     for name, table in settings.read_tables.items():
@@ -143,7 +143,7 @@ def _warehouse(project: Project) -> Iterator[Wait]:
 def _identity(project: Project, upstream_waits: dict[str, Wait]) -> Iterator[Wait]:
     """Yield the graph of the newest complete day while it lacks inputs, and the tables that depend on it."""
     day = clock.newest_complete_day()
-    if day < project.settings.start_date or str(day) in project.lake.partitions(GRAPH):
+    if day < project.settings.first_day or str(day) in project.lake.partitions(GRAPH):
         return
     missing = identity_inputs(project, day).waiting_for
     if not missing:
@@ -224,7 +224,7 @@ def unread_tables(project: Project) -> dict[str, list[date]]:
     the :func:`upstream_deadline`. A read that failed is left to the schedule, or to the next update of its upstream.
     """
     settings, day = project.settings, clock.newest_complete_day()
-    if day < settings.start_date:
+    if day < settings.first_day:
         return {}
     unread = {}
     for name, table in settings.read_tables.items():
@@ -247,7 +247,7 @@ def never_read_upstreams(project: Project) -> dict[str, list[date]]:
     return {
         asset: [day]
         for asset in tables
-        if day >= settings.start_date and not project.lake.partitions(asset) and not _was_tried(project, asset, day)
+        if day >= settings.first_day and not project.lake.partitions(asset) and not _was_tried(project, asset, day)
     }
 
 

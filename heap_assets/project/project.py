@@ -6,6 +6,7 @@ import csv
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -78,6 +79,7 @@ from heap_assets.tables import (
     WAREHOUSE_SOURCE,
     heap_asset,
     is_inbox_table,
+    is_kept_for_years,
     source_of,
     warehouse_asset,
     warehouse_table,
@@ -140,6 +142,7 @@ class Project:
             self.lake.store,
             LandingConfig(
                 start_date=self.settings.start_date,
+                kept_from=self.settings.keep.events_from(clock.today()),
                 tables=Selection(tuple(tables.include), tuple(tables.exclude), tables.columns),
                 limits=Limits(limits.block_mb << 20, limits.file_mb << 20),
                 now=clock.now,
@@ -147,6 +150,10 @@ class Project:
                 masked=partial(masked, self) if self.settings.privacy.rules else None,
             ),
         )
+
+    def first_day_of(self, asset: str) -> date:
+        """Return the first day that a table has: events go after `keep.event_years`, and nothing else does."""
+        return self.settings.first_day if is_kept_for_years(asset) else self.settings.start_date
 
     @cached_property
     def tombstones(self) -> TombstoneReader:

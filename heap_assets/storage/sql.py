@@ -55,13 +55,22 @@ class LakeSql:
         Of the lake, as its settings spell them: a folder, `s3://…` or `gs://…`.
     assets
         Asset keys to show; empty means all.
+    macros
+        Signature of a function for statements (`is_new(time)`) to the expression that it stands for.
 
     `unreadable`: tables that cannot be shown, with the reason; the others can.
 
     Raises SettingsError if there is no asset to show.
     """
 
-    def __init__(self, url: str, options: Mapping[str, str] | None = None, *, assets: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, str] | None = None,
+        *,
+        assets: Sequence[str] = (),
+        macros: Mapping[str, str] | None = None,
+    ) -> None:
         store = Store(url, options)
         # what does not fit into memory goes to a folder of its own, not to one beside the caller
         self._scratch = tempfile.TemporaryDirectory(prefix="heap-assets-")
@@ -80,6 +89,8 @@ class LakeSql:
             if not store.is_local:
                 _open_remote(self._connection, store)
             views.create_all(assets)
+            for signature, expression in (macros or {}).items():
+                self._connection.execute(f"CREATE TEMP MACRO {signature} AS ({expression})")
             _lock_down(self._connection, store, views.files)
         except BaseException:
             self.close()

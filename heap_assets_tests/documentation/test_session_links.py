@@ -33,6 +33,7 @@ def test_a_ticket_gets_the_nearest_session_of_its_author_on_any_device() -> None
     settings = yaml.safe_load(block[1])
     with duckdb.connect() as connection:
         connection.execute(_TABLES)
+        connection.execute("CREATE MACRO replay_lives(started) AS (started >= TIMESTAMPTZ '2026-11-01 00:00:00Z')")
         rows = connection.execute(settings["models"]["session_links"]["sql"]).fetchall()
     links = {ticket: link.rpartition("/")[2] for ticket, link in rows}
     assert links == {71: "102", 72: "105"}, "73 had none within the window, and nobody knows who opened 74"

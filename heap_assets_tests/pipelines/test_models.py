@@ -81,6 +81,22 @@ def test_a_sync_sends_the_rows_of_a_model(world: World) -> None:
     assert sorted(keys) == sorted(world.lake.scan("models/plans", str(DAY)).collect()["plan"])
 
 
+def test_a_replay_lives_as_long_as_it_is_kept(world: World) -> None:
+    path = world.folder / "heap_assets.yaml"
+    sql = '{sql: "SELECT replay_lives(p.time) AS lives, count(*) AS n FROM heap.pageviews AS p GROUP BY 1"}'
+    versions, lives = [], []
+    for keep in ("", "keep: {replay_days: 2}\n"):
+        text = path.read_text().replace("models_folder: sql\n", f"  x: {sql}\nmodels_folder: sql\n{keep}")
+        project = Project(parse_settings(text, path), world.project.catalogue, world.lake)
+        table = model_of_day(project, "x", DAY)
+        lives.append(dict(table.frame.collect().iter_rows()))
+        versions.append(table.inputs.versions["settings"] if table.inputs else "")
+    days = len([key for key in world.lake.partitions("heap/pageviews") if key <= str(DAY)])
+    assert [sorted(one) for one in lives] == [[True], [False, True]]
+    assert lives[1][True] * days == lives[0][True] * 2, "of the day itself and the day before"
+    assert versions[0] != versions[1]
+
+
 def test_the_command_lists_models_and_shows_a_sample(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEAP_ASSETS_SETTINGS", str(world.folder / "heap_assets.yaml"))
     listed = json.loads(CliRunner().invoke(commands, ["model", "--json"], catch_exceptions=False).stdout)

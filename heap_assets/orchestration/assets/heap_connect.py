@@ -34,7 +34,7 @@ def landed(project: Project, reported_by: str, kind: str) -> dg.AssetSpec:
         "after a full resync every day the table ever had. Tables are then rebuilt for exactly those days.",
         group_name=project.names.group(GROUP),
         kinds={kind},
-        partitions_def=days(project.settings.start_date),
+        partitions_def=days(project.settings.first_day),
         deps=[asset_key(reported_by, project.names)],
     )
 

@@ -59,7 +59,7 @@ def identity(project: Project) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=names.name("identity"),
         specs=[spec(path) for path in _ABOUT],
-        partitions_def=days(project.settings.start_date),
+        partitions_def=days(project.settings.first_day),
         backfill_policy=dg.BackfillPolicy.multi_run(project.settings.run.days_per_run),
         pool=names.name("identity"),
         required_resource_keys={names.name(LAKE)},

@@ -130,7 +130,7 @@ def _day_asset(
         kinds={"polars", "parquet"},
         tags={"personal_data": ""} if path in (PROFILES, REVIEW) or is_signal(path) else {},
         metadata=metadata,
-        partitions_def=days(project.settings.start_date),
+        partitions_def=days(project.settings.first_day),
         backfill_policy=dg.BackfillPolicy.multi_run(project.settings.run.days_per_run),
         automation_condition=condition or follows_graph(names),
         freshness_policy=policy_for("identity", loaded_cadence(project)),

@@ -61,7 +61,7 @@ def _tables(
     @dg.multi_asset(
         name=names.name(f"publish_{target}"),
         specs=[_spec(project, target, table) for table in tables.values()],
-        partitions_def=days(project.settings.start_date),
+        partitions_def=days(project.settings.first_day),
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.multi_run(project.settings.run.days_per_run),
         retry_policy=_LATER,

@@ -49,7 +49,7 @@ def _report(project: Project, name: str) -> dg.AssetsDefinition:
         tags={"source": report.source},
         owners=[report.owner] if report.owner else None,
         metadata={"dagster/table_name": path.replace("/", "."), "dagster/uri": project.lake.store.uri(path)},
-        partitions_def=days(project.settings.start_date),
+        partitions_def=days(project.settings.first_day),
         backfill_policy=dg.BackfillPolicy.multi_run(project.settings.run.days_per_run),
         retry_policy=_LATER,
         pool=names.name(path.replace("/", "_")),

@@ -94,7 +94,7 @@ def _sync(project: Project, name: str) -> dg.AssetsDefinition:
         skippable=True,  # a dry run sends nothing and materializes nothing
     )
 
-    partitions_def = days(project.settings.start_date)
+    partitions_def = days(project.settings.first_day)
 
     @dg.multi_asset(
         name=step_name(name, names),

@@ -118,7 +118,7 @@ def table_step(name: str, tables: Sequence[TableAsset], project: Project, *, des
     names = project.names
     by_key = {table.spec.key: table for table in tables}
     checks = [check for table in tables for check in table.checks]
-    partitions_def = days(project.settings.start_date)
+    partitions_def = days(project.settings.first_day)
 
     @dg.multi_asset(
         name=names.name(name),

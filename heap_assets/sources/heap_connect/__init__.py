@@ -18,6 +18,7 @@ from heap_assets.sources.heap_connect.config import (
 )
 from heap_assets.sources.heap_connect.discover import PreflightCheck, discover, first_day, preflight
 from heap_assets.sources.heap_connect.erasing import LandedPart, landed_parts, rewrite_part
+from heap_assets.sources.heap_connect.expiring import ExpiredRows, expired_rows, forget_before
 from heap_assets.sources.heap_connect.files import FilesSource, FileTable
 from heap_assets.sources.heap_connect.landing import Landing
 from heap_assets.sources.heap_connect.manifest import ManifestError, parse_manifest
@@ -60,6 +61,7 @@ __all__ = [
     "DumpRecord",
     "DumpReport",
     "DumpSource",
+    "ExpiredRows",
     "Failure",
     "FileTable",
     "FilesSource",
@@ -86,8 +88,10 @@ __all__ = [
     "caller_of",
     "check_bucket",
     "discover",
+    "expired_rows",
     "files_in_quarantine",
     "first_day",
+    "forget_before",
     "key_dtype",
     "keys_of",
     "landed_columns",

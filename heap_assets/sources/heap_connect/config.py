@@ -98,6 +98,8 @@ class LandingConfig:
     masked
         Applies the rules of masking to rows of a table, and counts the cells that they change. It raises SourceError
         to refuse the table.
+    kept_from
+        First day whose event rows are kept, if that is a later one; it moves on, and what landed is not landed again.
     """
 
     start_date: date
@@ -109,6 +111,7 @@ class LandingConfig:
     limits: Limits = field(default_factory=Limits)
     without_erased: Callable[[str, pl.DataFrame], pl.DataFrame] | None = None
     masked: Callable[[str, pl.DataFrame], tuple[pl.DataFrame, int]] | None = None
+    kept_from: date | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def retry_at(self, attempts: int) -> datetime:

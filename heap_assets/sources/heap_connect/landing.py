@@ -307,6 +307,7 @@ class Landing:
             limits=self.config.limits,
             without_erased=self.config.without_erased,
             masked=self.config.masked,
+            kept_from=self.config.kept_from,
         )
         if earlier and earlier.state is TableState.LANDED and job.is_done_by(earlier):
             return replace(earlier, failure=None, attempts=0, retry_at=None) if earlier.failure else None

@@ -123,6 +123,7 @@ class Job:
     limits: Limits = field(default_factory=Limits)
     without_erased: Callable[[str, pl.DataFrame], pl.DataFrame] | None = None
     masked: Callable[[str, pl.DataFrame], tuple[pl.DataFrame, int]] | None = None
+    kept_from: date | None = None
 
     @property
     def is_snapshot(self) -> bool:
@@ -300,7 +301,8 @@ class Stager:
             self._set_aside = []
 
     def _since_start(self, rows: pl.DataFrame) -> pl.DataFrame:
-        start = datetime.combine(self.job.start_date, time(), UTC)
+        first = max(self.job.start_date, self.job.kept_from or date.min)
+        start = datetime.combine(first, time(), UTC)
         before = int((rows["time"] < start).sum())
         if before:
             self._totals["before_start"] += before

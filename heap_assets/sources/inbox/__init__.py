@@ -18,6 +18,7 @@ from heap_assets.sources.inbox.parts import (
     parts_version,
     read_parts,
     stored_parts,
+    stored_tables,
 )
 from heap_assets.sources.inbox.segments import Arrival, SegmentWriter, SpoolError, read_records
 from heap_assets.sources.inbox.signatures import first_element, is_signed
@@ -76,6 +77,7 @@ __all__ = [
     "read_records",
     "remove_status",
     "stored_parts",
+    "stored_tables",
     "webhook_messages",
     "write_status",
 ]

@@ -104,6 +104,11 @@ def stored_parts(store: Store, table: str, day: date | None = None) -> list[Part
     return [Part(table, date.fromisoformat(info.key.split("/")[-2]), info) for info in listed]
 
 
+def stored_tables(store: Store) -> list[str]:
+    """Return the names of all tables that parts are stored of."""
+    return sorted({info.key.removeprefix(f"{DAYS}/").split("/")[0] for info in store.list(DAYS)})
+
+
 def parts_by_day(store: Store, table: str) -> dict[date, list[Part]]:
     """Return the parts of a table by their day."""
     by_day: dict[date, list[Part]] = {}
