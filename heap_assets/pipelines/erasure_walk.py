@@ -212,13 +212,17 @@ def shape_of(project: Project, people: People, key: str) -> Shape:
 def _shape(project: Project, people: People, asset: str, day: str) -> Shape:
     if asset == MIGRATIONS:
         return Shape(project.sources.get(asset), any_names=True)
-    if asset.startswith(f"{state_keys.INBOX}/"):  # its parts: _inbox/days/<table>/<day>
-        asset = inbox_asset(asset.split("/")[2])
+    asset = asset_of_folder(asset)
     if (table := mapping_of(project, asset)) is not None:
         return Shape(table, owner_column(project, asset))
     if is_warehouse_table(asset):
         return Shape()
     return Shape(profiles=people.profiles.get(day) or _profiles_of_any_day(project, people))
+
+
+def asset_of_folder(folder: str) -> str:
+    """Return the table whose rows a folder has; that of the inbox for parts of messages."""
+    return inbox_asset(folder.split("/")[2]) if folder.startswith(f"{state_keys.INBOX}/days/") else folder
 
 
 def _profiles_of_any_day(project: Project, people: People) -> Mapping[str, str]:

@@ -173,7 +173,8 @@ def users_of_day(task: Task) -> BuiltTable | None:
     export = open_export(project)
     rows, reading = export.read_users(list(schema), task.scratch / "users.parquet")
     moves, moves_reading = export.read_user_migrations(task.scratch / "moves.parquet")
-    ends = _migrations(moves.frame).filter(pl.col("from_user_id") != pl.col("resolved_to"))
+    kept_moves = without_erased(project, MIGRATIONS, moves.frame)[0]
+    ends = _migrations(kept_moves).filter(pl.col("from_user_id") != pl.col("resolved_to"))
     users_read = conform(rows.frame, pl.Schema(schema)).rename(set_apart(schema, own_columns))
     users = users_read.unique("user_id", keep="first").join(
         ends.select(user_id="from_user_id", migrated_to="resolved_to").lazy(), on="user_id", how="left"

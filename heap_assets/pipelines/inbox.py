@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
@@ -12,8 +13,8 @@ from heap_assets.errors import MissingInputError
 from heap_assets.pipelines.catalogue import columns_since
 from heap_assets.pipelines.functions import transformed, with_function
 from heap_assets.pipelines.readiness import last_attempts
-from heap_assets.pipelines.table import BuiltTable, Table, Task, check_is_kept
-from heap_assets.project import Project
+from heap_assets.pipelines.table import ERASED, BuiltTable, Table, Task, check_is_kept
+from heap_assets.project import Project, without_erased
 from heap_assets.sources.inbox import (
     InboxDay,
     Part,
@@ -43,11 +44,13 @@ def message_day(task: Task, asset: str) -> Table:
 
 
 def untransformed_day(task: Task, asset: str) -> InboxDay:
-    """Return a day of a table of messages before its function."""
+    """Return a day of a table of messages before its function, without erased people."""
     inbox = task.project.settings.inbox
     assert inbox is not None
     table = task.project.message_tables[asset]
-    return build_message_day(task.project.lake.store, table, task.day, timedelta(hours=inbox.ahead_hours))
+    built = build_message_day(task.project.lake.store, table, task.day, timedelta(hours=inbox.ahead_hours))
+    rows, erased = without_erased(task.project, asset, built.frame)
+    return replace(built, frame=rows, notes={**built.notes, ERASED: erased} if erased else built.notes)
 
 
 def message_inputs(project: Project, asset: str, day: date) -> Inputs:

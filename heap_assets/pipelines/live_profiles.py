@@ -34,7 +34,7 @@ from heap_assets.pipelines.people import (
 )
 from heap_assets.pipelines.readiness import identity_inputs
 from heap_assets.profiles import TraitSource, golden_records
-from heap_assets.project import Project
+from heap_assets.project import Project, without_erased
 from heap_assets.sources.heap_connect import without_own
 from heap_assets.sources.inbox import deciding_rows, fold_users, message_rows, parts_by_day, read_parts
 from heap_assets.storage import conform
@@ -265,14 +265,15 @@ class LiveProfiles:
         return changed
 
     def _accepted(self, asset: str, raw: pl.DataFrame) -> pl.DataFrame:
-        """Return rows of messages that are new and of days that have begun."""
+        """Return rows of messages that are new and of days that have begun, without erased people."""
         table, inbox = self._project.message_tables[asset], self._project.settings.inbox
         assert inbox is not None
         fresh = raw.filter(pl.Series([self._is_new(one) for one in raw["message_id"]], dtype=pl.Boolean))
         rows = message_rows(table, fresh, timedelta(hours=inbox.ahead_hours), names=False).accepted
         day = pl.col("time").dt.date()
         begun = rows.filter((day >= self._project.first_day_of(asset)) & (day <= clock.today()))
-        accepted = transformed_messages(self._project, asset, begun, self._pools)
+        remaining = without_erased(self._project, asset, begun.lazy())[0].collect()
+        accepted = transformed_messages(self._project, asset, remaining, self._pools)
         if accepted.height:
             self._newest_day = max(self._newest_day, accepted.select(day.max()).item())
         return accepted

@@ -110,7 +110,8 @@ class Eraser:
         if shape.set_aside:
             owned_rows = owned_rows | (self._first_request(shape) != "")
         requests = [*(cell.request for cell in cells), self._first_request(shape), pl.lit("")]
-        counted = marked.filter(owned_rows).select(request=pl.coalesce(*requests))
+        # of literals alone, `select` would make a row of none
+        counted = marked.filter(owned_rows).with_columns(request=pl.coalesce(*requests)).select("request")
         removed = counted.group_by("request").len().collect(engine="streaming")
         rows_by_request = {str(request): int(count) for request, count in removed.sort("request").iter_rows()}
         others_rows = marked.filter(~owned_rows)
