@@ -37,6 +37,7 @@ from heap_assets.orchestration.groups import Groups
 from heap_assets.orchestration.jobs import rebuilding_jobs, retention_job, retention_schedule, sync_jobs
 from heap_assets.orchestration.live import micro_batch_job, micro_batch_sensor
 from heap_assets.orchestration.manifest_sensor import manifest_schedule, manifest_sensor
+from heap_assets.orchestration.pools import sleep_while_waiting
 from heap_assets.orchestration.resources import LakeResource, days
 from heap_assets.orchestration.run_alarms import Own
 from heap_assets.orchestration.schedules import recency_job, schedules
@@ -64,6 +65,7 @@ def load_definitions(file: Path | None = None, names: Names = PLAIN_NAMES) -> dg
 
     A deployment whose catalogue is empty takes in what the source holds first (`heap.tables.accept`).
     """
+    sleep_while_waiting()
     with _without_garbage_collection():
         project = replace(open_project(file=file), names=names)
         if "://" not in project.settings.lake.url:  # the runs ask a lake that lies elsewhere: loading needs no network

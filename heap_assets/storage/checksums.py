@@ -40,10 +40,14 @@ def is_whole(path: Path) -> bool:
     return _is_whole_file(path, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
 
 
-def to_parquet(frame: pl.DataFrame, metadata: Mapping[str, str] | None = None, **options: Any) -> bytes:
+def to_parquet(frame: pl.DataFrame | pl.LazyFrame, metadata: Mapping[str, str] | None = None, **options: Any) -> bytes:
     """Return a small table as the bytes of a Parquet file; `options` as those of Polars."""
     buffer = io.BytesIO()
-    frame.write_parquet(buffer, metadata={**(metadata or {}), **UNSEALED}, **options)
+    sealed = {**(metadata or {}), **UNSEALED}
+    if isinstance(frame, pl.DataFrame):
+        frame.write_parquet(buffer, metadata=sealed, **options)
+    else:
+        frame.sink_parquet(buffer, metadata=sealed, **options)
     _seal(buffer)
     return buffer.getvalue()
 

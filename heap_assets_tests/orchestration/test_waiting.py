@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 
 from heap_assets import clock
 from heap_assets.orchestration.assets.status import activity_of
+from heap_assets.orchestration.pools import sleep_while_waiting
 from heap_assets.pipelines.status import Activity, AssetStatus, State, asset_statuses, backlog
 from heap_assets.pipelines.waiting import Wait, waits
 from heap_assets.project.project import Project
@@ -162,3 +165,19 @@ def test_a_backlog_says_how_long_the_rest_takes_at_the_rate_of_the_last_minutes(
     assert work.remaining.total_seconds() == pytest.approx(600, rel=0.02)
     assert backlog(60, long_ago).remaining is None, "nothing was done lately"
     assert backlog(0, lately).remaining is None, "nothing is left"
+
+
+def test_a_run_that_waits_for_a_pool_sleeps_until_it_asks_again() -> None:
+    sleep_while_waiting()
+    with dg.instance_for_test() as instance:
+        slots = instance.event_log_storage
+        slots.set_concurrency_slots("only", 1)
+        assert slots.claim_concurrency_slot("only", "another run", "step").is_claimed
+        with InstanceConcurrencyContext(instance, dg.DagsterRun("job")) as waiting:
+            assert waiting.interval_to_next_pending_claim_check() == 0
+            assert not waiting.claim("only", "step")
+            interval = waiting.interval_to_next_pending_claim_check()
+            assert interval > 0.1
+            slots.free_concurrency_slots_for_run("another run")
+            time.sleep(interval)
+            assert waiting.claim("only", "step")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from typing import cast
+from typing import Final, cast
 
 import polars as pl
 
@@ -29,9 +29,9 @@ from heap_assets.activation.engine.sender import Sender
 from heap_assets.activation.engine.spec import Mode, SyncSpec
 from heap_assets.activation.engine.tables import (
     MEDIAN_OF,
+    Changelog,
     mark_killed,
     runs,
-    write_changelog,
     write_run,
     write_set_aside,
 )
@@ -41,6 +41,7 @@ from heap_assets.http_client import ANYWHERE, AllowedHosts
 from heap_assets.storage import Store
 
 _log = logging.getLogger("heap_assets.delivery")
+_REFUSED: Final = {"key": pl.String(), "reason": pl.String()}
 _SAMPLE = 10
 _FIRST = 3
 """Requests that a dry run shows."""
@@ -214,8 +215,8 @@ class _Run:
         if plan.merge is not None:
             save_settled(self.store, self.spec.folder, plan.merge.settled)
         stats = self._send(sender, plan.changes.send)
-        entries = self._saved(before)
-        return self._recorded(self._finished(report, stats, entries))
+        del plan, state, set_aside  # the log is folded in the memory that these took
+        return self._recorded(self._finished(report, stats, self._saved(before)))
 
     def _carry_over(
         self, keyed: KeyedEvents, before: Snapshot, state: Snapshot, still_open: pl.Series
@@ -264,20 +265,28 @@ class _Run:
         return sender.run(within) if len(within) else stats
 
     def _saved(self, before: Snapshot) -> pl.DataFrame:
-        """Fold everything new into the ledger and the changelog; returns the new entries."""
+        """Fold everything new into the ledger and the changelog; returns the rows of this run that were refused."""
         names = [name for name in self.log.segments() if name not in before.folded]
-        if not names:
-            return pl.DataFrame(schema={"run_id": pl.String, "status": pl.String})
-        entries = self.log.read(names)
-        write_changelog(self.store, self.spec, entries, self.key, self.started, self.lease.fence)
-        self.log.save(folded(before, names, entries), self.spec.compact_after)
-        return entries
+        refused: list[pl.DataFrame] = [pl.DataFrame(schema=_REFUSED)]
+        if names:
+            changelog = Changelog(self.spec, self.key)
 
-    def _finished(self, report: SyncReport, stats: RunStats, entries: pl.DataFrame) -> SyncReport:
+            def parts() -> Iterator[pl.DataFrame]:
+                ours, bad = pl.col("run_id") == self.blank.run_id, pl.col("status").is_in(["rejected", "invalid"])
+                for entries in self.log.parts(names):
+                    changelog.add(entries)
+                    refused.append(entries.filter(ours, bad).select(*_REFUSED))
+                    yield entries
+
+            state = folded(before, names, parts())
+            changelog.write(self.store, self.started, self.lease.fence)
+            self.log.save(state, self.spec.compact_after)
+        return pl.concat(refused)
+
+    def _finished(self, report: SyncReport, stats: RunStats, refused: pl.DataFrame) -> SyncReport:
         outcomes = stats.outcomes
         unnamed = stats.unnamed.total()
         accepted = max(accepted_rows(outcomes) - unnamed, 0)
-        refused = entries.filter(pl.col("run_id") == report.run_id, pl.col("status").is_in(["rejected", "invalid"]))
         sample: tuple[tuple[str, str], ...] = ()
         by_reason: dict[str, int] = {}
         if len(refused):

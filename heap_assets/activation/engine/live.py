@@ -29,7 +29,7 @@ from heap_assets.activation.engine.planning import build_plan, planned
 from heap_assets.activation.engine.report import Status, SyncReport
 from heap_assets.activation.engine.sender import Sender
 from heap_assets.activation.engine.spec import Guard, SyncSpec
-from heap_assets.activation.engine.tables import mark_killed, usual_runs, write_changelog, write_run, write_set_aside
+from heap_assets.activation.engine.tables import Changelog, mark_killed, usual_runs, write_run, write_set_aside
 from heap_assets.http_client import AllowedHosts
 from heap_assets.storage import Store
 
@@ -176,7 +176,7 @@ class LiveSender:
         entries = log.read(names)
         self._entries.append(entries)
         self._guard.count(entries)
-        part = folded(replace(self._state, frame=of_keys), names, entries)
+        part = folded(replace(self._state, frame=of_keys), names, [entries])
         untouched = self._state.frame.join(part.frame.select("key"), on="key", how="anti")
         self._state = replace(part, frame=pl.concat([untouched, part.frame], how="diagonal_relaxed"))
 
@@ -208,7 +208,9 @@ class LiveSender:
         started = self._since
         if self._entries:
             entries = pl.concat(self._entries, how="diagonal_relaxed")
-            write_changelog(self.store, self.spec, entries, self._salt, started, fence)
+            changelog = Changelog(self.spec, self._salt)
+            changelog.add(entries)
+            changelog.write(self.store, started, fence)
         if self._aside:
             write_set_aside(self.store, pl.concat(self._aside), self.spec.folder, started, fence)
         seconds = (datetime.now(UTC) - started).total_seconds()

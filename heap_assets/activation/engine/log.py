@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TypeVar
 
 import polars as pl
@@ -75,9 +76,13 @@ _BASE = "base"
 _FENCE_DIGITS = 10
 _SMALL, _MERGED = 100, 200
 """A frame of few rows takes several times the memory of its bytes: it is kept as such, and so many are made one."""
-_OWN_ROWS = 200_000
+_OWN_ROWS = 20_000
 """So many rows of the segments that this writer wrote are kept, so that they need not be read to be folded."""
+_PART_ROWS = 20_000
+"""About so many rows of the log are folded at a time, so that memory does not grow with what a run sent."""
 _AT_ONCE = 16
+_AHEAD = 64
+"""Objects that are fetched before the first of them is needed."""
 
 T = TypeVar("T")
 
@@ -182,7 +187,8 @@ class Log:
             yield from map(act, keys)
             return
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            yield from pool.map(act, keys)
+            for start in range(0, len(keys), _AHEAD):
+                yield from pool.map(act, keys[start : start + _AHEAD])
 
     def _newest_base(self) -> str:
         names = [i.key.rsplit("/", 1)[-1] for i in self.store.list(f"{self.root}/log") if f"-{_BASE}." in i.key]
@@ -212,21 +218,27 @@ class Log:
 
         An intent without an outcome was in flight when its writer stopped: its status is `unknown`.
         """
-        frames: dict[str, list[pl.DataFrame]] = {"intent": [], "outcome": []}
+        parts = list(self.parts(names))
+        return pl.concat(parts, how="diagonal_relaxed", rechunk=True) if parts else _paired([], [])
+
+    def parts(self, names: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Yield what :meth:`read` returns, so many whole batches at a time that memory is that of few rows."""
         stored = self._each(self.store.read, [f"{self.root}/log/{name}" for name in names if name not in self._own])
-        for name in names:
-            kind = "outcome" if name.endswith("-outcome.parquet") else "intent"
-            own = self._own[name] if name in self._own else next(stored)
-            frames[kind].append(own if isinstance(own, pl.DataFrame) else self._segment(name, own))
-            if len(frames[kind]) == _MERGED:
-                frames[kind] = [pl.concat(frames[kind], how="diagonal", rechunk=True)]
-        intents = pl.concat([pl.DataFrame(schema=INTENT_SCHEMA), *frames["intent"]], how="diagonal")
-        outcomes = pl.concat([pl.DataFrame(schema=OUTCOME_SCHEMA), *frames["outcome"]], how="diagonal")
-        status = pl.coalesce(
-            "status", pl.when(pl.col("op") == "note").then(pl.lit("note")).otherwise(pl.lit("unknown"))
-        )
-        joined = intents.drop("status", "reason", strict=False).join(outcomes, on=["batch", "row"], how="left")
-        return joined.with_columns(status=status).sort("batch", "row")
+        frames: dict[str, list[pl.DataFrame]] = {"intent": [], "outcome": []}
+        rows = 0
+        for _, batch in groupby(names, lambda name: name.rpartition("-")[0]):
+            for name in batch:
+                own = self._own[name] if name in self._own else next(stored)
+                kind = frames["outcome" if name.endswith("-outcome.parquet") else "intent"]
+                kind.append(own if isinstance(own, pl.DataFrame) else self._segment(name, own))
+                rows += len(kind[-1])
+                if len(kind) == _MERGED:
+                    kind[:] = [pl.concat(kind, how="diagonal", rechunk=True)]
+            if rows >= 2 * _PART_ROWS:
+                yield _paired(frames["intent"], frames["outcome"])
+                frames, rows = {"intent": [], "outcome": []}, 0
+        if rows:
+            yield _paired(frames["intent"], frames["outcome"])
 
     def _segment(self, name: str, data: bytes) -> pl.DataFrame:
         try:
@@ -246,6 +258,15 @@ def field_names(frame: pl.DataFrame) -> list[str]:
     return [name for name in frame.columns if name.startswith(FIELD)]
 
 
+def _paired(intents: Sequence[pl.DataFrame], outcomes: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Join intents with their outcomes."""
+    intent = pl.concat([pl.DataFrame(schema=INTENT_SCHEMA), *intents], how="diagonal")
+    outcome = pl.concat([pl.DataFrame(schema=OUTCOME_SCHEMA), *outcomes], how="diagonal")
+    status = pl.coalesce("status", pl.when(pl.col("op") == "note").then(pl.lit("note")).otherwise(pl.lit("unknown")))
+    joined = intent.drop("status", "reason", strict=False).join(outcome, on=["batch", "row"], how="left")
+    return joined.with_columns(status=status).sort("batch", "row")
+
+
 def fold(log: Log, start: Snapshot | None = None) -> Snapshot:
     """Fold the log into the ledger: one row per key, what the destination has acknowledged.
 
@@ -256,32 +277,45 @@ def fold(log: Log, start: Snapshot | None = None) -> Snapshot:
     names = [name for name in log.segments() if name not in start.folded]
     if not names:
         return start
-    return folded(start, names, log.read(names))
+    return folded(start, names, log.parts(names))
 
 
-def folded(start: Snapshot, names: Sequence[str], entries: pl.DataFrame) -> Snapshot:
-    """Fold the entries of segments that `start` does not contain, as :meth:`Log.read` gives them."""
+def folded(start: Snapshot, names: Sequence[str], parts: Iterable[pl.DataFrame]) -> Snapshot:
+    """Fold the entries of segments that `start` does not contain, as :meth:`Log.parts` gives them."""
     stale = pl.col("batch").str.head(_FENCE_DIGITS) < start.through[:_FENCE_DIGITS]
-    entries = entries.with_columns(status=pl.when(stale).then(pl.lit("unknown")).otherwise("status"))
+    status = pl.when(stale).then(pl.lit("unknown")).otherwise("status")
+    changes = [_last_values(entries.with_columns(status=status)) for entries in parts]
     through = max(start.through, names[-1])
-    return Snapshot(_fold_onto(start.frame, entries), start.folded | set(names), through, start.base)
+    return Snapshot(_fold_onto(start.frame, _last_of(changes)), start.folded | set(names), through, start.base)
 
 
-def _fold_onto(ledger: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:
-    fields = sorted({*field_names(ledger), *field_names(entries)})
-    delta = _last_values(entries, fields)
+def _fold_onto(ledger: pl.DataFrame, delta: pl.DataFrame) -> pl.DataFrame:
+    """Put the last values of the keys that changed in the place of those before."""
+    fields = sorted({*field_names(ledger), *field_names(delta)})
     found_columns = [name for name in FOUND_SCHEMA if name in ledger.columns or name in delta.columns]
-    delta, ledger = (with_nulls(frame, FOUND_SCHEMA, found_columns) for frame in (delta, ledger))
     columns = [name for name in LEDGER_SCHEMA if name != "key"] + found_columns + fields
-    ledger = ledger.with_columns(pl.lit(None, pl.UInt64).alias(f) for f in fields if f not in ledger.columns)
-    delta = delta.select("key", *columns)
-    merged = ledger.select("key", *columns).join(delta, on="key", how="full", coalesce=True, suffix=":new")
-    return merged.select("key", *(pl.coalesce(f"{name}:new", name).alias(name) for name in columns)).sort("key")
+    schema = pl.Schema(FOUND_SCHEMA | dict.fromkeys(fields, pl.UInt64()))
+    delta, ledger = (with_nulls(frame, schema, columns).select("key", *columns) for frame in (delta, ledger))
+    if not len(ledger):
+        return delta.sort("key")
+    untouched = ledger.join(delta.select("key"), on="key", how="anti")
+    touched = delta.join(ledger, on="key", how="left", suffix=":old")
+    touched = touched.select("key", *(pl.coalesce(name, f"{name}:old").alias(name) for name in columns))
+    return pl.concat([untouched, touched]).sort("key")
 
 
-def _last_values(entries: pl.DataFrame, fields: list[str]) -> pl.DataFrame:
+def _last_of(changes: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Reduce changes (in order) to the last value of every column of every key."""
+    together = pl.concat([pl.DataFrame(schema=LEDGER_SCHEMA), *changes], how="diagonal")
+    if together["key"].is_unique().all():
+        return together
+    columns = [name for name in together.columns if name != "key"]
+    return together.group_by("key", maintain_order=True).agg(pl.col(c).drop_nulls().last() for c in columns)
+
+
+def _last_values(entries: pl.DataFrame) -> pl.DataFrame:
     """Reduce entries (in order) to the last value of every column of every key."""
-    entries = entries.with_columns(pl.lit(None, pl.UInt64).alias(f) for f in fields if f not in entries.columns)
+    fields = field_names(entries)
     status = pl.col("status")
     acknowledged, unknown = status.is_in(["acknowledged", "sent"]), status == "unknown"
     rejected, note = status == "rejected", status == "note"
@@ -308,10 +342,7 @@ def _last_values(entries: pl.DataFrame, fields: list[str]) -> pl.DataFrame:
         },
         **{name: pl.when(retried).then("at").otherwise(name) for name in found_columns if name == "until"},
     )
-    columns = [name for name in LEDGER_SCHEMA if name != "key"] + found_columns + fields
-    if changes["key"].is_unique().all():
-        return changes.select("key", *columns)
-    return changes.group_by("key", maintain_order=True).agg(pl.col(c).drop_nulls().last() for c in columns)
+    return _last_of([changes.select(*LEDGER_SCHEMA, *found_columns, *fields)])
 
 
 def with_nulls(frame: pl.DataFrame, schema: pl.Schema, names: Iterable[str]) -> pl.DataFrame:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from datetime import UTC, date, datetime
@@ -174,23 +175,32 @@ def mark_killed(store: Store, sync: str, fence: int) -> None:
             write_table(store, key, frame.with_columns(status=pl.lit(str(Status.KILLED))))
 
 
-def write_changelog(
-    store: Store, spec: SyncSpec, entries: pl.DataFrame, salt: bytes, started: datetime, fence: int
-) -> None:
-    """Write what a run and the killed runs before it have sent: one row per row and batch."""
-    if not len(entries):
-        return
-    fields = field_names(entries)
-    sent = [pl.when(pl.col(f).is_not_null()).then(pl.lit(f.removeprefix(FIELD))) for f in fields]
-    frame = entries.select(
-        pl.lit(spec.name).alias("sync"),
-        *(c for c in CHANGELOG_SCHEMA if c in entries.columns),
-        hashed_keys(entries["key"], salt),
-        pl.col("at").alias("intended_at"),
-        (pl.concat_list(sent).list.drop_nulls() if sent else pl.lit(None, pl.List(pl.String))).alias("fields"),
-        (pl.concat_list(fields).list.drop_nulls() if fields else pl.lit(None, pl.List(pl.UInt64))).alias("hashes"),
-    ).select(pl.col(c).cast(t) for c, t in CHANGELOG_SCHEMA.items())
-    write_table(store, _key(spec.folder, "changelog", started, fence), frame)
+class Changelog:
+    """What a run and the killed runs before it have sent: one row per row and batch, put together part by part."""
+
+    def __init__(self, spec: SyncSpec, salt: bytes) -> None:
+        self._spec, self._salt = spec, salt
+        self._parts: list[bytes] = []
+
+    def add(self, entries: pl.DataFrame) -> None:
+        """Add entries as :meth:`heap_assets.activation.Log.parts` gives them."""
+        fields = field_names(entries)
+        sent = [pl.when(pl.col(f).is_not_null()).then(pl.lit(f.removeprefix(FIELD))) for f in fields]
+        frame = entries.select(
+            pl.lit(self._spec.name).alias("sync"),
+            *(c for c in CHANGELOG_SCHEMA if c in entries.columns),
+            hashed_keys(entries["key"], self._salt),
+            pl.col("at").alias("intended_at"),
+            (pl.concat_list(sent).list.drop_nulls() if sent else pl.lit(None, pl.List(pl.String))).alias("fields"),
+            (pl.concat_list(fields).list.drop_nulls() if fields else pl.lit(None, pl.List(pl.UInt64))).alias("hashes"),
+        )
+        self._parts.append(to_parquet(frame.select(pl.col(c).cast(t) for c, t in CHANGELOG_SCHEMA.items())))
+
+    def write(self, store: Store, started: datetime, fence: int) -> None:
+        """Write what was added, in place of what this fencing number wrote before."""
+        if self._parts:
+            whole = pl.scan_parquet([io.BytesIO(part) for part in self._parts])
+            store.write(_key(self._spec.folder, "changelog", started, fence), to_parquet(whole))
 
 
 def write_set_aside(store: Store, frame: pl.DataFrame, sync: str, started: datetime, fence: int) -> None:
