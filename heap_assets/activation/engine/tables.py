@@ -10,7 +10,7 @@ import io
 import json
 import logging
 from datetime import UTC, date, datetime
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import polars as pl
 
@@ -199,7 +199,7 @@ class Changelog:
     def write(self, store: Store, started: datetime, fence: int) -> None:
         """Write what was added, in place of what this fencing number wrote before."""
         if self._parts:
-            whole = pl.scan_parquet([io.BytesIO(part) for part in self._parts])
+            whole = pl.scan_parquet([cast("IO[bytes]", io.BytesIO(part)) for part in self._parts])
             store.write(_key(self._spec.folder, "changelog", started, fence), to_parquet(whole))
 
 
