@@ -13,7 +13,7 @@ from heap_assets.sources.heap_connect.columns import CatalogueColumn, described
 from heap_assets.sources.heap_connect.config import OWN_COLUMNS
 from heap_assets.sources.heap_connect.landing import Landing
 from heap_assets.sources.heap_connect.merging import Columns, origin_of
-from heap_assets.sources.heap_connect.records import TableState, deliveries
+from heap_assets.sources.heap_connect.records import DumpRecords, TableState, deliveries
 from heap_assets.storage import update_file
 from heap_assets.values import apart
 from heap_assets.yaml_core import core, read_large_yaml, write_yaml
@@ -176,7 +176,8 @@ def landed_columns(landing: Landing, dumps: Collection[int] | None = None) -> di
 
     `dumps`: only what these dumps brought; all of them unless given.
     """
-    records = {number: record for number, record in landing.records().items() if dumps is None or number in dumps}
+    every = landing.records().items()
+    records = DumpRecords({number: record for number, record in every if dumps is None or number in dumps})
     landed: dict[str, dict[str, None]] = {}
     for record in records.values():
         for name, table in record.tables.items():

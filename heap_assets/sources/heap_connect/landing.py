@@ -35,6 +35,7 @@ from heap_assets.sources.heap_connect.records import (
     UNEXPECTED,
     Delivery,
     DumpRecord,
+    DumpRecords,
     Failure,
     SourceFile,
     TableRecord,
@@ -74,7 +75,7 @@ class Landing:
         self._records = Records(store)
         self._large_tables = threading.Lock()
 
-    def records(self) -> Mapping[int, DumpRecord]:
+    def records(self) -> DumpRecords:
         """Return the records of all dumps, by id."""
         return self._records.load()
 
@@ -106,7 +107,7 @@ class Landing:
     def _needing(
         self,
         manifests: Sequence[ManifestFile],
-        records: Mapping[int, DumpRecord],
+        records: DumpRecords,
         source: DumpSource,
         recheck: Collection[int],
     ) -> list[ManifestFile]:
@@ -117,7 +118,7 @@ class Landing:
             if needs_landing(m, records.get(m.dump_id), source, config, resyncs, recheck=m.dump_id in recheck)
         ]
 
-    def _listed(self, source: DumpSource) -> tuple[list[ManifestFile], Mapping[int, DumpRecord]]:
+    def _listed(self, source: DumpSource) -> tuple[list[ManifestFile], DumpRecords]:
         """List manifests, and read records after that: a place that had some and now has none is another place."""
         manifests, records = source.manifests(), self.records()
         if records and not manifests:
@@ -201,7 +202,7 @@ class Landing:
 
     def days(self, table: str) -> list[date]:
         """Return every day that a table ever had rows of, sorted."""
-        return sorted(days_ever(self.records().values(), table))
+        return sorted(days_ever(self.records(), table))
 
     def deliveries(self, table: str, until: date | None = None) -> list[Delivery]:
         """Return the current deliveries of a table, see :func:`deliveries`."""
@@ -264,7 +265,7 @@ class Landing:
     def _table(
         self,
         source: DumpSource,
-        records: Mapping[int, DumpRecord],
+        records: DumpRecords,
         record: DumpRecord,
         listed: Mapping[str, SourceFile],
         table: ManifestTable,
@@ -289,7 +290,7 @@ class Landing:
     def _landed(
         self,
         source: DumpSource,
-        records: Mapping[int, DumpRecord],
+        records: DumpRecords,
         record: DumpRecord,
         table: ManifestTable,
         files: tuple[SourceFile, ...],
@@ -344,9 +345,7 @@ class Landing:
             seconds=clock.perf_counter() - began,
         )
 
-    def _compared(
-        self, records: Mapping[int, DumpRecord], record: DumpRecord, landed: TableRecord, job: Job
-    ) -> TableRecord:
+    def _compared(self, records: DumpRecords, record: DumpRecord, landed: TableRecord, job: Job) -> TableRecord:
         earlier = [d for d in deliveries(records, landed.table) if d.dump.dump_id != record.dump_id]
         if any(not d.table.incremental and d.dump.dump_id > record.dump_id for d in earlier):
             return landed  # a full resync has replaced it already

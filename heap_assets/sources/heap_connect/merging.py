@@ -81,6 +81,9 @@ class Columns:
         self.dtypes: dict[str, pl.DataType] = {}
         self._own = own
         self._property: dict[str, str] = {}
+        self._added: dict[
+            tuple[int, tuple[tuple[str, str], ...]], tuple[Mapping[str, pl.DataType], dict[str, str]]
+        ] = {}
 
     @property
     def origins(self) -> dict[str, str]:
@@ -92,7 +95,12 @@ class Columns:
 
         `origins`: :attr:`origins` of `schema`, if that is itself merged from several.
         """
-        origins_by_column = origins or {}
+        key = (id(schema), tuple((origins or {}).items()))
+        if (known := self._added.get(key)) is None:  # what was added once is placed as before
+            known = self._added[key] = schema, self._placed(schema, origins or {})
+        return known[1]
+
+    def _placed(self, schema: Mapping[str, pl.DataType], origins_by_column: Mapping[str, str]) -> dict[str, str]:
         properties = {name: apart(origins_by_column.get(name, name), self._own) for name in schema}
         placed: dict[str, str] = {}
         for name in sorted(

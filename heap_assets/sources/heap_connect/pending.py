@@ -10,7 +10,7 @@ from heap_assets.errors import SourceError
 from heap_assets.sources.heap_connect.config import LandingConfig
 from heap_assets.sources.heap_connect.manifest import MOST_BYTES, ManifestError, parse_manifest
 from heap_assets.sources.heap_connect.record_store import Records
-from heap_assets.sources.heap_connect.records import DumpRecord, TableRecord, TableState
+from heap_assets.sources.heap_connect.records import DumpRecord, DumpRecords, TableRecord, TableState
 from heap_assets.sources.heap_connect.sources import DumpSource, ManifestFile, key_of
 from heap_assets.sources.heap_connect.staging import FORMAT, version_of
 from heap_assets.sources.heap_connect.values import was_misread
@@ -77,11 +77,11 @@ def _starts_earlier(record: DumpRecord, table: TableRecord, config: LandingConfi
 
 def with_outstanding(
     store: Records,
-    records: Mapping[int, DumpRecord],
+    records: DumpRecords,
     manifests: Sequence[ManifestFile],
     source: DumpSource,
     config: LandingConfig,
-) -> Mapping[int, DumpRecord]:
+) -> DumpRecords:
     """Give records of former versions their `outstanding` tables, read from the manifests, and store them."""
     incomplete = [m for m in manifests if _lacks_outstanding(records.get(m.dump_id), m)]
     if not incomplete:
@@ -104,7 +104,7 @@ def with_outstanding(
 
     with ThreadPoolExecutor(_READERS) as readers:
         completed = [record for record in readers.map(_completed, incomplete) if record is not None]
-    return {**records, **{record.dump_id: record for record in completed}}
+    return DumpRecords({**records, **{record.dump_id: record for record in completed}})
 
 
 def _lacks_outstanding(record: DumpRecord | None, manifest: ManifestFile) -> bool:

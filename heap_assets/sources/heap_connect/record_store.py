@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 import threading
 import time as clock
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import date, datetime
 from functools import lru_cache
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
+import orjson
 import polars as pl
 
 from heap_assets.errors import DamagedFileError
@@ -24,6 +27,7 @@ from heap_assets.sources.heap_connect.records import (
     ROOT,
     Counts,
     DumpRecord,
+    DumpRecords,
     Failure,
     Part,
     SourceFile,
@@ -49,26 +53,28 @@ class Records:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._cache: dict[str, tuple[str, DumpRecord | None]] = {}
-        self._loaded: dict[int, DumpRecord] = {}
+        self._loaded = DumpRecords({})
         self._fresh_until = 0.0
         self._lock = threading.Lock()
 
-    def load(self) -> Mapping[int, DumpRecord]:
+    def load(self) -> DumpRecords:
         """Return dump id to record, in dump order."""
         with self._lock:
             if clock.monotonic() < self._fresh_until:
                 return self._loaded
             cache: dict[str, tuple[str, DumpRecord | None]] = {}
+            has_changed = False
             for info in self.store.list(_DUMPS):
                 if _KEY.fullmatch(info.key) is None:
                     continue
                 cached = self._cache.get(info.key)
                 if cached is None or cached[0] != info.etag:
-                    cached = info.etag, self._read(info.key, self.store.read(info.key))
+                    cached, has_changed = (info.etag, self._read(info.key, self.store.read(info.key))), True
                 cache[info.key] = cached
+            if has_changed or len(cache) != len(self._cache):
+                readable = [record for _, record in cache.values() if record is not None]
+                self._loaded = DumpRecords({record.dump_id: record for record in readable})
             self._cache = cache
-            readable = [record for _, record in cache.values() if record is not None]
-            self._loaded = {record.dump_id: record for record in sorted(readable, key=lambda record: record.dump_id)}
             self._fresh_until = clock.monotonic() + _FRESH_SECONDS
             return self._loaded
 
@@ -135,47 +141,71 @@ def _plain(value: Any) -> Any:
 
 
 class _Tables(Mapping[str, TableRecord]):
-    """A dump's tables, each parsed on first access: a year of dumps has tens of thousands."""
+    """A dump's tables, parsed when the first of them is looked at: years of dumps have hundreds of thousands.
 
-    def __init__(self, dump_id: int, entries: dict[str, dict[str, Any]]) -> None:
+    Until then they are kept as they are stored, compressed.
+    """
+
+    def __init__(self, dump_id: int, data: bytes, names: Iterable[str]) -> None:
         self._dump_id = dump_id
-        self._entries = entries
-        self._read: dict[str, TableRecord] = {}
+        self._names = dict.fromkeys(map(sys.intern, names))
+        self._stored = zlib.compress(data, 1)
+        self._records: dict[str, TableRecord | Exception] = {}
+        self._lock = threading.Lock()
 
     def __getitem__(self, name: str) -> TableRecord:
-        record = self._read.get(name)
-        if record is None:
-            entry = self._entries[name]
-            try:
-                record = self._read[name] = _table(entry)
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-                raise DamagedFileError(
-                    f"the record of dump {self._dump_id} in {_DUMPS} is damaged at table {name} "
-                    f"({type(error).__name__}): delete it, and the dump lands anew"
-                ) from error
+        if name not in self._names:
+            raise KeyError(name)
+        with self._lock:
+            if not self._records:
+                self._records = {
+                    entry["table"]: _parsed(entry) for entry in _document(zlib.decompress(self._stored))["tables"]
+                }
+                self._stored = b""
+        record = self._records[name]
+        if isinstance(record, Exception):
+            raise DamagedFileError(
+                f"the record of dump {self._dump_id} in {_DUMPS} is damaged at table {name} "
+                f"({type(record).__name__}): delete it, and the dump lands anew"
+            ) from record
         return record
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return name in self._names
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._names)
+
+
+def _parsed(entry: dict[str, Any]) -> TableRecord | Exception:
+    try:
+        return _table(entry)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        return error
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    try:
+        document = orjson.loads(data)
+    except ValueError:  # half a surrogate pair in a name, or a number out of range: only the standard library reads it
+        document = json.loads(data)
+    return cast("dict[str, Any]", document)
 
 
 def _read(data: bytes) -> DumpRecord:
-    document = json.loads(data)
-    tables = document.pop("tables")
+    document = _document(data)
+    names = [entry["table"] for entry in document.pop("tables")]
     return DumpRecord(
         **{
             **document,
             "as_of": datetime.fromisoformat(document["as_of"]),
             "retry_at": _moment(document["retry_at"]),
             "failure": Failure(**document["failure"]) if document["failure"] else None,
-            "tables": _Tables(document["dump_id"], {entry["table"]: entry for entry in tables}),
-            "outstanding": None if (names := document.get("outstanding")) is None else tuple(names),
+            "tables": _Tables(document["dump_id"], data, names),
+            "outstanding": None if (left := document.get("outstanding")) is None else tuple(left),
             "unannounced": {
                 name: frozenset(date.fromisoformat(day) for day in days)
                 for name, days in document.get("unannounced", {}).items()
@@ -185,20 +215,23 @@ def _read(data: bytes) -> DumpRecord:
 
 
 def _table(entry: dict[str, Any]) -> TableRecord:
+    shared = {name: entry[name] or _NOTHING for name in ("origins", "rejected", "lost")}
     return TableRecord(
         **{
             **entry,
+            **shared,
+            "table": sys.intern(entry["table"]),
             "state": TableState(entry["state"]),
             "files": tuple(SourceFile(*file) for file in entry["files"]),
             "parts": tuple(Part(key, rows, _days(days)) for key, rows, days in entry["parts"]),
             "schema": _schema(entry["schema"]),
             "left_out": tuple(entry["left_out"]),
             "rejected_keys": tuple(entry["rejected_keys"]),
-            "counts": Counts(**entry["counts"]),
+            "counts": _counts(tuple(entry["counts"].items())),
             "moved": _days(entry["moved"]),
             "metered": _days(entry["metered"]),
-            "start": date.fromisoformat(start) if (start := entry.get("start")) else None,
-            "days_ever": frozenset(date.fromisoformat(day) for day in entry["days_ever"]),
+            "start": _day(start) if (start := entry.get("start")) else None,
+            "days_ever": _days_ever(tuple(entry["days_ever"])),
             "failure": Failure(**entry["failure"]) if entry["failure"] else None,
             "retry_at": _moment(entry["retry_at"]),
             "landed_at": _moment(entry["landed_at"]),
@@ -206,13 +239,33 @@ def _table(entry: dict[str, Any]) -> TableRecord:
     )
 
 
+# Most of what table records hold is equal to what others hold: equal values are one object.
+_NOTHING: dict[str, Any] = {}
+_day = lru_cache(maxsize=16_384)(date.fromisoformat)
+
+
 @lru_cache(maxsize=4096)
 def _schema(text: str) -> Mapping[str, pl.DataType]:
     return {name: from_json(dtype) for name, dtype in json.loads(text)}
 
 
-def _days(days: Mapping[str, int]) -> dict[date, int]:
-    return {date.fromisoformat(day): rows for day, rows in days.items()}
+@lru_cache(maxsize=4096)
+def _counts(counts: tuple[tuple[str, int | None], ...]) -> Counts:
+    return Counts(**dict(counts))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=4096)
+def _days_ever(days: tuple[str, ...]) -> frozenset[date]:
+    return frozenset(_day(day) for day in days)
+
+
+def _days(days: Mapping[str, int]) -> Mapping[date, int]:
+    return _rows_by_day(tuple(days.items()))
+
+
+@lru_cache(maxsize=4096)
+def _rows_by_day(days: tuple[tuple[str, int], ...]) -> Mapping[date, int]:
+    return {_day(day): rows for day, rows in days}
 
 
 def _moment(value: str | None) -> datetime | None:
@@ -237,7 +290,7 @@ class Progress:
         Tables that landed or failed, in order.
     """
 
-    def __init__(self, records: Records, before: Mapping[int, DumpRecord], record: DumpRecord) -> None:
+    def __init__(self, records: Records, before: DumpRecords, record: DumpRecord) -> None:
         self.record = record
         self.landed: list[TableRecord] = []
         self._records = records
@@ -274,8 +327,7 @@ class Progress:
         record = current or self.record
         for result in self._results:
             record = record.with_table(result)
-        after = {**self._before, record.dump_id: record}
-        after = {dump_id: after[dump_id] for dump_id in sorted(after)}
+        after = self._before.with_record(record)
         touched: dict[str, frozenset[date]] = dict(record.unannounced)
         for result in self._results:
             if result.failure is None and (days := touched_days(after, record, result)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -39,7 +39,7 @@ class TableState(StrEnum):
     RESET = "reset"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SourceFile:
     """A data file in the version that was read."""
 
@@ -48,7 +48,7 @@ class SourceFile:
     bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """A landed Parquet file and the rows it has of each day; a snapshot table's rows belong to no day."""
 
@@ -77,7 +77,7 @@ class Failure:
         return f"{redact(where)}: {self.reason}" if where else self.reason
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Counts:
     """Rows of one table of one dump.
 
@@ -112,7 +112,7 @@ class Counts:
     unchanged: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TableRecord:
     """One table of one dump.
 
@@ -209,7 +209,7 @@ class DumpRecord:
         return replace(self, tables={**self.tables, table.table: table})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """One landed table together with the dump it came in."""
 
@@ -221,33 +221,71 @@ class Delivery:
         return f"dump {self.dump.dump_id}"
 
 
-def deliveries(records: Mapping[int, DumpRecord], table: str, until: date | None = None) -> list[Delivery]:
+class DumpRecords(Mapping[int, DumpRecord]):
+    """The records of all dumps by id, in dump order.
+
+    What the dumps have of a table is collected once: a company with years of dumps has hundreds of thousands of table
+    records, and the days of hundreds of tables are built from them.
+    """
+
+    def __init__(self, records: Mapping[int, DumpRecord], before: DumpRecords | None = None) -> None:
+        self._records = {dump_id: records[dump_id] for dump_id in sorted(records)}
+        self._before = before
+        self._of_table: dict[str, list[Delivery]] = {}
+
+    def __getitem__(self, dump_id: int) -> DumpRecord:
+        return self._records[dump_id]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def with_record(self, record: DumpRecord) -> DumpRecords:
+        """Return these records with one in the place of what its dump had."""
+        return DumpRecords({**self._records, record.dump_id: record}, before=self)
+
+    def of_table(self, table: str) -> Sequence[Delivery]:
+        """Return what each dump has of a table, in dump order, whether it landed or not."""
+        if (known := self._of_table.get(table)) is None:
+            known = self._of_table[table] = list(self._collected(table))
+        return known
+
+    def _collected(self, table: str) -> Iterator[Delivery]:
+        former = {one.dump.dump_id: one for one in self._before.of_table(table)} if self._before else {}
+        for dump in self._records.values():
+            if (one := former.get(dump.dump_id)) is not None and one.dump is dump:
+                yield one
+            elif (record := dump.tables.get(table)) is not None:
+                yield Delivery(dump, record)
+
+
+def deliveries(records: DumpRecords, table: str, until: date | None = None) -> list[Delivery]:
     """Return the current deliveries of a table, in dump order: those landed since its last full resync.
 
     `until`: only dumps that belong to this day or an earlier one: those that were current then.
     """
     landed = [
-        Delivery(dump, delivered)
-        for dump in records.values()
-        if (delivered := dump.tables.get(table))
-        and delivered.state is TableState.LANDED
-        and (until is None or dump.day <= until)
+        one
+        for one in records.of_table(table)
+        if one.table.state is TableState.LANDED and (until is None or one.dump.day <= until)
     ]
     full = max((i for i, d in enumerate(landed) if not d.table.incremental), default=0)
     return landed[full:]
 
 
-def days_ever(records: Iterable[DumpRecord], table: str) -> frozenset[date]:
+def days_ever(records: DumpRecords, table: str) -> frozenset[date]:
     """Return every day that a table ever had rows of."""
-    return frozenset().union(*(dump.tables[table].days_ever for dump in records if table in dump.tables))
+    return frozenset().union(*(one.table.days_ever for one in records.of_table(table)))
 
 
-def observed_inputs(records: Mapping[int, DumpRecord], table: str, until: date) -> frozenset[str]:
+def observed_inputs(records: DumpRecords, table: str, until: date) -> frozenset[str]:
     """Return the ids of all dumps until a day that brought a snapshot table, also of those replaced since.
 
     The inputs that a writer knows only ever grow: a full resync or a reset must not make it look like a stale one.
     """
-    return frozenset(f"dump {r.dump_id}" for r in records.values() if r.day <= until and table in r.tables)
+    return frozenset(one.input_id for one in records.of_table(table) if one.dump.day <= until)
 
 
 def rejected_notes(tables: Iterable[TableRecord]) -> dict[str, Any]:

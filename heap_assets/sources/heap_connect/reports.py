@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from heap_assets.sources.heap_connect.manifest import Manifest
-from heap_assets.sources.heap_connect.records import DumpRecord, TableRecord, TableState, days_ever, deliveries
+from heap_assets.sources.heap_connect.records import (
+    DumpRecord,
+    DumpRecords,
+    TableRecord,
+    TableState,
+    days_ever,
+    deliveries,
+)
 from heap_assets.tables import SNAPSHOT_TABLES
 
 if TYPE_CHECKING:
@@ -142,7 +149,7 @@ def report_of(
     )
 
 
-def touched_days(records: Mapping[int, DumpRecord], record: DumpRecord, table: TableRecord) -> frozenset[date]:
+def touched_days(records: DumpRecords, record: DumpRecord, table: TableRecord) -> frozenset[date]:
     """Return the days that must be built again because a table of a dump landed."""
     current = deliveries(records, table.table)
     is_current = any(delivery.dump.dump_id == record.dump_id for delivery in current)
@@ -154,14 +161,15 @@ def touched_days(records: Mapping[int, DumpRecord], record: DumpRecord, table: T
     if not is_current:
         return frozenset()  # an older dump than the last full resync: it changes nothing
     if not table.incremental:
-        return days_ever(records.values(), table.table)
+        return days_ever(records, table.table)
     return table.days_ever
 
 
-def columns_ever(records: Mapping[int, DumpRecord], table: str) -> set[str]:
+def columns_ever(records: DumpRecords, table: str) -> set[str]:
     """Return every column that a table ever had, selected or not."""
-    tables = [record.tables[table] for record in records.values() if table in record.tables]
-    return {column for table_record in tables for column in (*table_record.schema, *table_record.left_out)}
+    recorded = (one.table for one in records.of_table(table))
+    distinct = {(id(record.schema), record.left_out): record for record in recorded}.values()
+    return {column for record in distinct for column in (*record.schema, *record.left_out)}
 
 
 def rows_set_aside(landing: Landing, table: str | None = None) -> pl.DataFrame:

@@ -14,7 +14,7 @@ from heap_assets.sources.heap_connect.config import USER_MIGRATIONS, USERS
 from heap_assets.sources.heap_connect.landing import Landing
 from heap_assets.sources.heap_connect.records import (
     Delivery,
-    DumpRecord,
+    DumpRecords,
     TableState,
     deliveries,
     observed_inputs,
@@ -79,7 +79,7 @@ def build_users(
     return Built(Inputs(versions, observed), _notes(users, day) | other_types(schema, columns), rows)
 
 
-def _observed_ids(records: Mapping[int, DumpRecord], table: str, day: date, used: Sequence[Delivery]) -> frozenset[str]:
+def _observed_ids(records: DumpRecords, table: str, day: date, used: Sequence[Delivery]) -> frozenset[str]:
     return observed_inputs(records, table, day) | frozenset(delivery.input_id for delivery in used)
 
 

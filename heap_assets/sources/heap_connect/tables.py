@@ -18,7 +18,7 @@ from heap_assets.sources.heap_connect.config import EVENT_KEYS, OWN_COLUMNS
 from heap_assets.sources.heap_connect.landing import Landing
 from heap_assets.sources.heap_connect.large_days import Run, day_rows
 from heap_assets.sources.heap_connect.merging import Columns, fitted, origin_of, to_json
-from heap_assets.sources.heap_connect.records import Delivery, DumpRecord, Part, TableState, deliveries, rejected_notes
+from heap_assets.sources.heap_connect.records import Delivery, DumpRecords, Part, TableState, deliveries, rejected_notes
 from heap_assets.sources.heap_connect.values import key_dtype
 from heap_assets.storage import FileWriter, Inputs, Store
 from heap_assets.tables import SNAPSHOT_TABLES
@@ -70,16 +70,14 @@ def build_event_day(landing: Landing, table: str, day: date, columns: Sequence[s
         raise TableError(f"{table} is no event table: build it with build_users or build_user_migrations")
     records = landing.records()
     current = current_deliveries(records, table)
-    of_day = [delivery for delivery in current if day in delivery.table.days]
+    of_day = [delivery for delivery in current if any(day in part.days for part in delivery.table.parts)]
     moves = [(d, d.table.moved_key) for d in current if d.table.moved_key and day in d.table.moved]
     schema = schema_of(current, of_day, EVENT_KEYS, columns)
     resync = [d for d in current[:1] if not d.table.incremental]
     versions = {d.input_id: d.table.version for d in [*resync, *of_day, *(winner for winner, _ in moves)]}
     versions["columns"] = digest(schema)
     observed = frozenset(
-        f"dump {record.dump_id}"
-        for record in records.values()
-        if (landed := record.tables.get(table)) and (day in landed.days_ever or not landed.incremental)
+        one.input_id for one in records.of_table(table) if day in one.table.days_ever or not one.table.incremental
     )
 
     def rows() -> pl.LazyFrame:
@@ -154,7 +152,7 @@ def _fullest(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
     )
 
 
-def current_deliveries(records: Mapping[int, DumpRecord], table: str, until: date | None = None) -> list[Delivery]:
+def current_deliveries(records: DumpRecords, table: str, until: date | None = None) -> list[Delivery]:
     """Return the deliveries that make up a table, those of snapshots as of the end of `until`.
 
     A day before the first dump takes the oldest dump there is, the best that is known of it.
@@ -166,11 +164,11 @@ def current_deliveries(records: Mapping[int, DumpRecord], table: str, until: dat
     TableError
         If the newest could not be landed.
     """
-    landed = ((record, record.tables.get(table)) for record in records.values())
-    oldest = [Delivery(record, part) for record, part in landed if part and part.state is TableState.LANDED][:1]
-    if current := deliveries(records, table, until) or oldest:
+    if current := deliveries(records, table, until):
         return current
-    recorded = [record.tables[table] for record in records.values() if table in record.tables]
+    recorded = [one.table for one in records.of_table(table)]
+    if oldest := [one for one in records.of_table(table) if one.table.state is TableState.LANDED][:1]:
+        return oldest
     failed = [record for record in recorded if record.failure is not None]
     if failed and failed[-1].failure is not None:
         raise TableError(f"{table} has not landed: {failed[-1].failure.summary}")
@@ -278,17 +276,16 @@ def scan_part(
     )
 
 
-def _event_notes(
-    records: Mapping[int, DumpRecord], table: str, day: date, of_day: Sequence[Delivery]
-) -> dict[str, Any]:
+def _event_notes(records: DumpRecords, table: str, day: date, of_day: Sequence[Delivery]) -> dict[str, Any]:
     end, landed = datetime.combine(day, time(), UTC) + timedelta(days=1), TableState.LANDED
+    recorded = records.of_table(table)
     return {
         "rows_landed": sum(d.table.days[day] for d in of_day),
         "dumps": [d.dump.dump_id for d in of_day],
-        **rejected_notes(t for r in records.values() if r.day == day and (t := r.tables.get(table)) is not None),
+        **rejected_notes(one.table for one in recorded if one.dump.day == day),
         "late": sum(d.table.days[day] for d in of_day if d.table.incremental and d.dump.day > day),
-        "complete": any(r.as_of >= end for r in records.values() if (t := r.tables.get(table)) and t.state == landed),
-        "failed": {r.dump_id: f.summary for r in records.values() if (t := r.tables.get(table)) and (f := t.failure)},
+        "complete": any(one.dump.as_of >= end and one.table.state is landed for one in recorded),
+        "failed": {one.dump.dump_id: failure.summary for one in recorded if (failure := one.table.failure)},
     }
 
 
