@@ -54,8 +54,12 @@ def changes(zone: str) -> list[datetime]:
     return [moment for moment, (a, b) in zip(moments, pairwise(offsets), strict=False) if a != b]
 
 
+ZONES = sorted(zone for zone in available_timezones() if "/" in zone and zone != "Antarctica/Troll")
+"""All but the one whose clock changes by two hours: a tick every two hours may fall into them, and there is none."""
+
+
 @given(
-    zone=st.sampled_from(sorted(zone for zone in available_timezones() if "/" in zone)),
+    zone=st.sampled_from(ZONES),
     every=st.sampled_from([1, 2, 3, 4, 6, 8, 12, 24]),
     minutes=st.integers(0, 24 * 60 - 1),
     data=st.data(),

@@ -272,10 +272,10 @@ class _Run:
             changelog = Changelog(self.spec, self.key)
 
             def parts() -> Iterator[pl.DataFrame]:
-                ours, bad = pl.col("run_id") == self.blank.run_id, pl.col("status").is_in(["rejected", "invalid"])
+                of_run, bad = pl.col("run_id") == self.blank.run_id, pl.col("status").is_in(["rejected", "invalid"])
                 for entries in self.log.parts(names):
                     changelog.add(entries)
-                    refused.append(entries.filter(ours, bad).select(*_REFUSED))
+                    refused.append(entries.filter(of_run, bad).select(*_REFUSED))
                     yield entries
 
             state = folded(before, names, parts())

@@ -199,8 +199,8 @@ class Changelog:
     def write(self, store: Store, started: datetime, fence: int) -> None:
         """Write what was added, in place of what this fencing number wrote before."""
         if self._parts:
-            whole = pl.scan_parquet([cast("IO[bytes]", io.BytesIO(part)) for part in self._parts])
-            store.write(_key(self._spec.folder, "changelog", started, fence), to_parquet(whole))
+            parts = pl.scan_parquet([cast("IO[bytes]", io.BytesIO(part)) for part in self._parts])
+            store.write(_key(self._spec.folder, "changelog", started, fence), to_parquet(parts))
 
 
 def write_set_aside(store: Store, frame: pl.DataFrame, sync: str, started: datetime, fence: int) -> None:

@@ -248,9 +248,9 @@ class DumpRecords(Mapping[int, DumpRecord]):
 
     def of_table(self, table: str) -> Sequence[Delivery]:
         """Return what each dump has of a table, in dump order, whether it landed or not."""
-        if (known := self._of_table.get(table)) is None:
-            known = self._of_table[table] = list(self._collected(table))
-        return known
+        if (collected := self._of_table.get(table)) is None:
+            collected = self._of_table[table] = list(self._collected(table))
+        return collected
 
     def _collected(self, table: str) -> Iterator[Delivery]:
         former = {one.dump.dump_id: one for one in self._before.of_table(table)} if self._before else {}
