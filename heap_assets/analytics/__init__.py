@@ -7,6 +7,7 @@ from heap_assets.analytics.dialects import DIALECTS, Dialect, Statement, parsed,
 from heap_assets.analytics.models import SqlTables, columns_read, with_tables
 from heap_assets.analytics.queries import QUERIES, parse_query
 from heap_assets.analytics.query import Query
+from heap_assets.analytics.signal_sql import SignalTables, signal_sql
 
 __all__ = [
     "DIALECTS",
@@ -16,6 +17,7 @@ __all__ = [
     "Dialect",
     "Query",
     "Relation",
+    "SignalTables",
     "SqlTables",
     "Statement",
     "audience_sql",
@@ -24,6 +26,7 @@ __all__ = [
     "parse_query",
     "parsed",
     "result_columns",
+    "signal_sql",
     "translated",
     "with_tables",
 ]

@@ -5,7 +5,7 @@ Numbers are compared as doubles: values that differ beyond 15 digits are equal h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +19,6 @@ from heap_assets.values import apart, sql_identifier, sql_literal
 
 _SIGNS = {"eq": "=", "ne": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _NUMBER = r"^[-+]?(0?|[1-9][0-9]*)([.][0-9]*)?([eE][-+]?[0-9]+)?$"
-_MICROSECONDS_A_DAY = 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,15 @@ class AudienceTables:
         What windows count back from.
     accounts
         Relation, key column, and the trait of people that holds it; None: there are none.
+    audiences
+        Definitions of audiences that others name; of any other the people have a Boolean column.
     """
 
     people: Relation
     events: Mapping[str, Relation]
     as_of: datetime
     accounts: tuple[Relation, str, str] | None = None
+    audiences: Mapping[str, Audience] = field(default_factory=dict)
 
 
 def audience_sql(audience: Audience, tables: AudienceTables) -> Statement:
@@ -57,25 +59,34 @@ def audience_sql(audience: Audience, tables: AudienceTables) -> Statement:
 
     Raises SettingsError as :func:`heap_assets.profiles.members` does.
     """
-    writer = _Writer(tables)
-    where = writer.definition(audience)
-    joined = ""
-    if any(part.account_properties for part in audience.parts):
-        if tables.accounts is None:
-            raise SettingsError(f"{audience.name}: there are no accounts; name their table under `accounts:`.")
-        relation, key, member_of = tables.accounts
-        own, other = f"p.{sql_identifier(member_of)}", f"a.{sql_identifier(key)}"
-        joined = f" LEFT JOIN {relation.sql} AS a ON CAST({other} AS VARCHAR) = CAST({own} AS VARCHAR)"
-    return Statement(
-        f"SELECT DISTINCT p.profile_id FROM {tables.people.sql} AS p{joined} WHERE {where} ORDER BY p.profile_id",
-        writer.parameters,
-    )
+    writer = SqlWriter(tables)
+    return Statement(f"{writer.members(audience)} ORDER BY p.profile_id", writer.parameters)
 
 
 @dataclass
-class _Writer:
+class SqlWriter:
+    """Writes the parts of one statement, whose parameters it collects."""
+
     tables: AudienceTables
     parameters: dict[str, Any] = field(default_factory=dict)
+
+    def members(self, audience: Audience) -> str:
+        """Return the SELECT of profile_id of the members, each once."""
+        where, joined = self.definition(audience), ""
+        if any(part.account_properties for part in self._parts(audience)):
+            if self.tables.accounts is None:
+                raise SettingsError(f"{audience.name}: there are no accounts; name their table under `accounts:`.")
+            relation, key, member_of = self.tables.accounts
+            own, other = f"p.{sql_identifier(member_of)}", f"a.{sql_identifier(key)}"
+            joined = f" LEFT JOIN {relation.sql} AS a ON CAST({other} AS VARCHAR) = CAST({own} AS VARCHAR)"
+        return f"SELECT DISTINCT p.profile_id FROM {self.tables.people.sql} AS p{joined} WHERE {where}"
+
+    def _parts(self, audience: Audience) -> Iterator[Audience]:
+        for part in audience.parts:
+            yield part
+            for name in part.audiences:
+                if name in self.tables.audiences:
+                    yield from self._parts(self.tables.audiences[name])
 
     def parameter(self, value: Any) -> str:
         name = next(
@@ -86,12 +97,16 @@ class _Writer:
 
     def definition(self, audience: Audience) -> str:
         people, accounts = self.tables.people, self.tables.accounts
-        terms = [self.condition(c, f"p.{sql_identifier(n)}", _type(people, n, c)) for n, c in audience.user_properties]
+        terms = [
+            self.condition(c, f"p.{sql_identifier(n)}", type_of(people, n, c)) for n, c in audience.user_properties
+        ]
         for name, condition in audience.account_properties:
             if accounts is not None:
-                dtype = _type(accounts[0], name, condition)
+                dtype = type_of(accounts[0], name, condition)
                 terms.append(self.condition(condition, f"a.{sql_identifier(name)}", dtype))
-        terms += [f"p.{sql_identifier(name)}" for name in audience.audiences]
+        for name in audience.audiences:
+            inner = self.tables.audiences.get(name)
+            terms.append(f"p.{sql_identifier(name)}" if inner is None else f"({self.definition(inner)})")
         terms += [self.event(criterion, negated=False) for criterion in audience.events]
         terms += [self.event(criterion, negated=True) for criterion in audience.exclude_events]
         terms += [self.sequence(sequence) for sequence in audience.sequences]
@@ -103,7 +118,7 @@ class _Writer:
 
     def event(self, criterion: EventCriterion, *, negated: bool) -> str:
         """Return who did an event as often as asked; who never did it has no group to count."""
-        relation, where = self._rows(criterion, "e")
+        relation, where = self.rows(criterion, "e")
         counts = " AND ".join(f"COUNT(*) {_SIGNS[c.operator]} {self.parameter(c.operand)}" for c in criterion.count)
         if all(_COMPARE[c.operator](0, c.operand) for c in criterion.count):
             counts, negated = f"NOT ({counts})", not negated
@@ -113,18 +128,18 @@ class _Writer:
     def sequence(self, sequence: EventSequence) -> str:
         return f"p.profile_id IN (SELECT c.profile_id FROM ({self.chains(sequence)}) AS c)"
 
-    def chains(self, sequence: EventSequence) -> str:
+    def chains(self, sequence: EventSequence, *, with_users: bool = False) -> str:
         """Return the rows that end a chain of steps, see :mod:`heap_assets.profiles.sequences`."""
         count = len(sequence.steps)
         selects: dict[str, tuple[Relation, dict[int, str]]] = {}
         for position, step in enumerate(sequence.steps):
-            relation, where = self._rows(step, "e")
+            relation, where = self.rows(step, "e")
             table = event_table(step.type, self.tables.events) or ""
             selects.setdefault(table, (relation, {}))[1][position] = where
         flags = [f"step_{position}" for position in range(count)]
         unions = [
-            f"SELECT e.profile_id, e.time, {'e.event_id' if 'event_id' in relation.schema else 'NULL AS event_id'}, "
-            f"{sql_literal(table)} AS source, "
+            f"SELECT e.profile_id, e.time, {number(relation, 'event_id')}, {sql_literal(table)} AS source, "
+            + (f"{number(relation, 'user_id')}, " if with_users else "")
             + ", ".join(f"{where.get(position, 'FALSE')} AS {flag}" for position, flag in enumerate(flags))
             + f" FROM {relation.sql} AS e"
             for table, (relation, where) in sorted(selects.items())
@@ -133,9 +148,10 @@ class _Writer:
             f"SELECT *, CASE WHEN step_0 THEN time END AS start_0 FROM ({' UNION ALL '.join(unions)}) AS u "
             f"WHERE {' OR '.join(flags)}"
         )
-        return chain_rows(rows, count, self.parameter(_microseconds(sequence.span_days)) if sequence.span_days else "")
+        return chain_rows(rows, count, self.parameter(microseconds(sequence.span_days)) if sequence.span_days else "")
 
-    def _rows(self, criterion: EventCriterion, alias: str) -> tuple[Relation, str]:
+    def rows(self, criterion: EventCriterion, alias: str) -> tuple[Relation, str]:
+        """Return the table of an event, and whether a row of it meets properties and window."""
         table = event_table(criterion.type, self.tables.events)
         if table is None:
             tables = ", ".join(sorted(self.tables.events)) or "none"
@@ -146,7 +162,7 @@ class _Writer:
         terms = []
         for name, condition in criterion.properties:
             stored = apart(name, ("profile_id",))
-            dtype = _type(relation, stored, condition)
+            dtype = type_of(relation, stored, condition)
             terms.append(self.condition(condition, f"{alias}.{sql_identifier(stored)}", dtype))
         terms.append(f"{alias}.time < {self.parameter(as_of)}")
         if criterion.within_days is not None:
@@ -237,7 +253,13 @@ def _same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
-def _microseconds(days: float) -> int:
+def number(relation: Relation, column: str) -> str:
+    """Return a column of whole numbers of the rows `e`, null where the relation does not have it."""
+    return f"CAST({f'e.{column}' if column in relation.schema else 'NULL'} AS BIGINT) AS {column}"
+
+
+def microseconds(days: float) -> int:
+    """Return how long `days` × 24 hours are."""
     return timedelta(days=days) // timedelta(microseconds=1)
 
 
@@ -245,7 +267,8 @@ def _moment(value: str, dtype: pl.DataType) -> str:
     return f"TRY_CAST({value} AS TIMESTAMPTZ)" if dtype == pl.String else f"CAST({value} AS TIMESTAMPTZ)"
 
 
-def _type(relation: Relation, column: str, condition: Condition) -> pl.DataType:
+def type_of(relation: Relation, column: str, condition: Condition) -> pl.DataType:
+    """Return a column's type; SettingsError if there is none."""
     if column not in relation.schema:
         columns = ", ".join(relation.schema)
         raise SettingsError(f"{condition.where}: there is no column {column!r}. Columns: {columns}.")

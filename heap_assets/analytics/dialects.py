@@ -78,6 +78,8 @@ def _for_bigquery(node: exp.Expr) -> exp.Expr:
         return exp.Parameter(this=exp.Var(this=node.name))
     if isinstance(node, exp.Anonymous) and node.name.lower() == "epoch_us":
         return exp.Anonymous(this="UNIX_MICROS", expressions=node.expressions)
+    if isinstance(node, exp.Anonymous) and node.name.lower() == "make_timestamptz":
+        return exp.Anonymous(this="TIMESTAMP_MICROS", expressions=node.expressions)
     if isinstance(node, exp.Cast) and node.to.this in (exp.DataType.Type.TIMESTAMPTZ, exp.DataType.Type.TIMESTAMP):
         return exp.cast(node.this, exp.DataType.Type.TIMESTAMPTZ, copy=False)
     return node

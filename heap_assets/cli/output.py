@@ -11,6 +11,7 @@ from typing import Any
 import click
 import polars as pl
 
+from heap_assets.analytics import Dialect, Statement
 from heap_assets.values import json_safe, value_as_json
 
 Record = dict[str, Any]
@@ -61,6 +62,15 @@ def _cell(value: object) -> str:
 def print_json(value: Iterable[Mapping[str, Any]] | Mapping[str, Any]) -> None:
     """Print a list of objects, or one object, with all digits of numbers."""
     click.echo(value_as_json(_plain(value if isinstance(value, Mapping) else list(value))))
+
+
+def print_statement(statement: Statement, dialect: Dialect, *, as_json: bool) -> None:
+    """Print a statement in a dialect of SQL, with its parameters as comments."""
+    if as_json:
+        print_json([{"sql": statement.text(dialect), "parameters": dict(statement.parameters)}])
+        return
+    values = "\n".join(f"--   {key} = {value}" for key, value in statement.parameters.items())
+    click.echo(f"-- parameters\n{values}\n{statement.text(dialect)};")
 
 
 def records(frame: pl.DataFrame) -> list[Record]:

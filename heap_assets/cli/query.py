@@ -8,7 +8,16 @@ import click
 import polars as pl
 
 from heap_assets.analytics import DIALECTS, QUERIES, Dialect
-from heap_assets.cli.output import COUNT, json_option, print_frame, print_json, print_rows, progress, records
+from heap_assets.cli.output import (
+    COUNT,
+    json_option,
+    print_frame,
+    print_json,
+    print_rows,
+    print_statement,
+    progress,
+    records,
+)
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.pipelines.analytics import query_of, result_of, statement_of
 from heap_assets.project import open_project
@@ -50,12 +59,7 @@ def query(
         raise MissingInputError(f"{PROFILES} has not been built yet: materialize it first")
     question = query_of(project, name, dict(_pair(text) for text in parameters))
     if as_sql:
-        statement = statement_of(project, question, chosen, dialect)
-        if as_json:
-            print_json([{"sql": statement.text(dialect), "parameters": dict(statement.parameters)}])
-            return
-        values = "\n".join(f"--   {key} = {value}" for key, value in statement.parameters.items())
-        click.echo(f"-- parameters\n{values}\n{statement.text(dialect)};")
+        print_statement(statement_of(project, question, chosen, dialect), dialect, as_json=as_json)
         return
     with progress(f"Answering {name} as of {chosen}"):
         frame = result_of(project, question, chosen)

@@ -7,10 +7,11 @@ from datetime import date, datetime
 import click
 import polars as pl
 
-from heap_assets.cli.output import COUNT, CommandGroup, json_option, print_frame, print_json, progress
+from heap_assets.analytics import DIALECTS, Dialect
+from heap_assets.cli.output import COUNT, CommandGroup, json_option, print_frame, print_json, print_statement, progress
 from heap_assets.errors import MissingInputError, no_such
 from heap_assets.pipelines.signals import preview as firings_of_day
-from heap_assets.pipelines.signals import signal_figures
+from heap_assets.pipelines.signals import signal_figures, statement_of_signal
 from heap_assets.project import open_project
 from heap_assets.signals import TEMPLATES
 from heap_assets.tables import PROFILES
@@ -41,8 +42,10 @@ def list_signals(days: int, *, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="Day whose firings are shown [default: the newest]")
 @click.option("--rows", "most", type=COUNT, default=_ROWS, show_default=True, help="Firings to show")
+@click.option("--sql", "as_sql", is_flag=True, help="Print the SQL instead, with its parameters")
+@click.option("--dialect", type=click.Choice(DIALECTS), default="lake", show_default=True, help="Of --sql")
 @json_option
-def preview(name: str, day: datetime | None, most: int, *, as_json: bool) -> None:
+def preview(name: str, day: datetime | None, most: int, dialect: Dialect, *, as_sql: bool, as_json: bool) -> None:
     """Show what a signal would fire on a day if nothing had fired before, without writing (personal data!)."""
     project = open_project()
     if name not in project.signals:
@@ -50,6 +53,9 @@ def preview(name: str, day: datetime | None, most: int, *, as_json: bool) -> Non
     chosen = day.date() if day else project.lake.newest_partition(PROFILES, date.max)
     if chosen is None:
         raise MissingInputError(f"{PROFILES} has not been built yet: materialize it first")
+    if as_sql:
+        print_statement(statement_of_signal(project, name, chosen, dialect), dialect, as_json=as_json)
+        return
     with progress(f"Evaluating {name} on {chosen}"):
         firings = firings_of_day(project, name, chosen)
     shown = firings.head(most).drop("firing_id", "signal", "status", "observed_at", "live")

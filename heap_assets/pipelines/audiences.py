@@ -14,7 +14,6 @@ import polars as pl
 from heap_assets.analytics import AudienceTables, Dialect, Statement, audience_sql
 from heap_assets.errors import MissingInputError, SettingsError, no_such
 from heap_assets.pipelines.behaviour import audience_facts, audience_reach, windows_of
-from heap_assets.pipelines.events import event_schema
 from heap_assets.pipelines.relations import Relations
 from heap_assets.profiles import (
     Audience,
@@ -23,13 +22,14 @@ from heap_assets.profiles import (
     Facts,
     counts_of,
     current_members,
+    events_needed,
     in_order,
     members,
     parse_audience,
     with_audience,
 )
 from heap_assets.project import Project
-from heap_assets.tables import AUDIENCES, GRAPH, PROFILES, warehouse_asset
+from heap_assets.tables import AUDIENCES, GRAPH, PROFILES, is_signal
 
 
 @dataclass(frozen=True)
@@ -107,20 +107,13 @@ class AudienceDay:
 
     def statement(self, audience: Audience, dialect: Dialect = "lake") -> Statement:
         """Return the SQL of an audience over the tables of `heap-assets sql`, or those published to BigQuery."""
-        relations, events = Relations(self.project, self.day, dialect), {}
-        for table in audience_reach(self.project, [audience, *self._named(audience)]):
-            events[table] = relations.events(table, event_schema(self.project, table))
-        accounts = self.project.settings.accounts
-        joined = None
-        if accounts is not None and any(part.account_properties for part in audience.parts):
-            asset = warehouse_asset(accounts.table)
-            newest = self.project.lake.newest_partition(asset, self.day)
-            if newest is not None:
-                schema = self.project.lake.scan(asset, str(newest)).collect_schema()
-                rows = replace(relations.people(), sql=relations.snapshot(asset, newest), schema=schema)
-                joined = (rows, accounts.key, accounts.member_of)
-        statement = audience_sql(audience, AudienceTables(relations.people(), events, self.as_of, joined))
-        return replace(statement, parameters={**relations.parameters, **statement.parameters})
+        relations, named = Relations(self.project, self.day, dialect), self._named(audience)
+        signals = [event for event in events_needed([audience, *named]) if is_signal(event)]
+        events = relations.named([*audience_reach(self.project, [audience, *named]), *signals])
+        tables = AudienceTables(
+            relations.people(), events, self.as_of, relations.accounts(), {one.name: one for one in named}
+        )
+        return relations.bound(audience_sql(audience, tables))
 
     def explained(self, audience: Audience) -> pl.DataFrame:
         """Return condition, meet (people who meet it), left (people who meet it and all before it), in order."""

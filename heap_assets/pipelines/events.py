@@ -75,6 +75,10 @@ def event_schema(project: Project, table: str) -> pl.Schema:
         columns = project.message_tables[event_asset(table)].schema
         shown = {name: dtype for name, dtype in columns.items() if name not in _NOT_IN_EVENTS}
         return pl.Schema({**shown, "event_id": pl.Int64()})
+    if is_signal(table):
+        keys = project.lake.partitions(table)
+        stored = project.lake.scan(table, keys[-1]).collect_schema() if keys else FIRINGS
+        return pl.Schema({**stored, "event_id": pl.Int64()})
     if is_model(table):
         return _rows_of_model(project, table, project.lake.partitions(table)[-1:]).collect_schema()
     keys = project.lake.partitions(heap_asset(table))

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import polars as pl
 
-from heap_assets.analytics import Dialect, Relation
+from heap_assets.analytics import Dialect, Relation, Statement
 from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_USER_ID, SourceTable
-from heap_assets.pipelines.events import name_of_messages
+from heap_assets.pipelines.events import event_schema, name_of_messages
 from heap_assets.project import Project
+from heap_assets.signals import FIRED
 from heap_assets.sources.heap_connect import OWN_MARK, OWN_VALUE
 from heap_assets.sources.warehouse import DAY_COLUMN, table_names
 from heap_assets.storage import view_name
-from heap_assets.tables import GRAPH, MODELS, PROFILES, event_asset, heap_asset, is_inbox_table, is_model
+from heap_assets.tables import (
+    CHANGES,
+    GRAPH,
+    MODELS,
+    PROFILES,
+    event_asset,
+    heap_asset,
+    is_inbox_table,
+    is_model,
+    is_signal,
+    warehouse_asset,
+)
 from heap_assets.values import sql_identifier, sql_literal
 
 
@@ -30,6 +44,12 @@ class Relations:
         self._project, self._day, self._dialect = project, day, dialect
         self._is_view = dialect == "lake"
         self.parameters: Mapping[str, Any] = {"day": str(day)}
+
+    def bound(self, statement: Statement) -> Statement:
+        """Return a statement over these relations with those of their parameters that it names."""
+        named = set(re.findall(r"\$(\w+)", statement.sql))
+        own = {name: value for name, value in self.parameters.items() if name in named}
+        return replace(statement, parameters={**own, **statement.parameters})
 
     def table(self, asset: str) -> str:
         """Return the quoted name of an asset's table."""
@@ -49,12 +69,30 @@ class Relations:
         schema = self._project.lake.scan(PROFILES, str(self._day)).collect_schema()
         return Relation(self.snapshot(PROFILES), schema)
 
+    def named(self, tables: Iterable[str]) -> dict[str, Relation]:
+        """Return the rows of events by their names, as :meth:`events` does."""
+        return {table: self.events(table, event_schema(self._project, table)) for table in tables}
+
+    def accounts(self) -> tuple[Relation, str, str] | None:
+        """Return the accounts of the day with their key and the trait of people that holds it; None without any."""
+        accounts = self._project.settings.accounts
+        if accounts is None:
+            return None
+        asset = warehouse_asset(accounts.table)
+        newest = self._project.lake.newest_partition(asset, self._day)
+        if newest is None:
+            return None
+        schema = self._project.lake.scan(asset, str(newest)).collect_schema()
+        return Relation(self.snapshot(asset, newest), schema), accounts.key, accounts.member_of
+
     def events(self, table: str, schema: pl.Schema) -> Relation:
         """Return the rows of an event table with the profile that each is of today; rows of nobody are left out.
 
         Raises SettingsError for messages whose people SQL cannot tell.
         """
         columns = pl.Schema({**schema, "profile_id": pl.String()})
+        if is_signal(table):
+            return Relation(self._firings(table, columns), columns)
         if is_inbox_table(table):
             return Relation(self._messages(table, schema), columns)
         if is_model(table):
@@ -69,6 +107,40 @@ class Relations:
             f"JOIN ({users}) AS u ON u.user_id = t.user_id{own})"
         )
         return Relation(rows, columns)
+
+    def people_before(self, before: date, changed: Sequence[str]) -> Relation:
+        """Return the profiles of an earlier day under today's ids: one row for each that became one.
+
+        `changed`: the days since of which changes of ids are known, in order.
+        """
+        schema = self._project.lake.scan(PROFILES, str(before)).collect_schema()
+        rows, columns = self.snapshot(PROFILES, before), [name for name in schema if name != "profile_id"]
+        for number, day in enumerate(changed):
+            self.parameters = {**self.parameters, (name := f"changes_{number + 1}"): day}
+            pairs = (
+                f"SELECT old_profile_id, new_profile_id FROM {self.table(CHANGES)} WHERE {self._is_day(name)} "
+                "AND old_profile_id IS NOT NULL AND new_profile_id IS NOT NULL"
+            )
+            selected = "".join(f", p.{sql_identifier(column)}" for column in columns)
+            rows = (
+                f"(SELECT COALESCE(c.new_profile_id, p.profile_id) AS profile_id{selected} FROM {rows} AS p "
+                f"LEFT JOIN ({pairs}) AS c ON c.old_profile_id = p.profile_id)"
+            )
+        return Relation(rows, schema)
+
+    def _firings(self, asset: str, schema: pl.Schema) -> str:
+        """Return what a signal fired before the day, under today's profile ids."""
+        owners = (
+            f"SELECT identifier_type, identifier, profile_id FROM {self.snapshot(GRAPH)} AS g "
+            "WHERE NOT shared AND profile_id IS NOT NULL"
+        )
+        columns = "".join(f", s.{sql_identifier(name)}" for name in schema if name not in ("profile_id", "event_id"))
+        return (
+            f"(SELECT COALESCE(o.profile_id, s.profile_id) AS profile_id, CAST(NULL AS BIGINT) AS event_id{columns} "
+            f"FROM {self.table(asset)} AS s LEFT JOIN ({owners}) AS o "
+            "ON o.identifier_type = s.identifier_type AND o.identifier = s.identifier "
+            f"WHERE s.status = {sql_literal(FIRED)} AND {self._is_before()})"
+        )
 
     def _messages(self, table: str, schema: pl.Schema) -> str:
         """Return messages with their people: by the strongest of their identifiers that somebody has."""
@@ -121,6 +193,9 @@ class Relations:
         if self._is_view:
             return f"partition_key >= ${first} AND partition_key <= ${last}"
         return f"{DAY_COLUMN} >= CAST(${first} AS DATE) AND {DAY_COLUMN} <= CAST(${last} AS DATE)"
+
+    def _is_before(self) -> str:
+        return "s.partition_key < $day" if self._is_view else f"s.{DAY_COLUMN} < CAST($day AS DATE)"
 
     def _is_day(self, parameter: str) -> str:
         return f"partition_key = ${parameter}" if self._is_view else f"{DAY_COLUMN} = CAST(${parameter} AS DATE)"

@@ -8,9 +8,11 @@ from datetime import date, timedelta
 import polars as pl
 
 from heap_assets import clock
+from heap_assets.analytics import AudienceTables, Dialect, SignalTables, Statement, signal_sql
 from heap_assets.errors import MissingInputError
 from heap_assets.pipelines.behaviour import accounts_of_day
 from heap_assets.pipelines.events import Window, days_of, event_frames, table_of_event
+from heap_assets.pipelines.relations import Relations
 from heap_assets.pipelines.table import BuiltTable
 from heap_assets.profiles import Facts
 from heap_assets.project import Project
@@ -61,6 +63,23 @@ def preview(project: Project, name: str, day: date) -> pl.DataFrame:
     return new_firings(signal, candidates(signal, signal_day), nothing, signal_day.profiles, clock.now())
 
 
+def statement_of_signal(project: Project, name: str, day: date, dialect: Dialect = "lake") -> Statement:
+    """Return the SQL of who meets the rule of a signal on a day, cool-downs aside: profile_id, time, step, user_id.
+
+    Over the tables of `heap-assets sql`, or those published. Raises MissingInputError as :func:`preview` does.
+    """
+    signal, relations = project.signals[name], Relations(project, day, dialect)
+    _require_people(project, day)
+    before, changed = _day_before(project, signal, day)
+    people_before = relations.people_before(before, changed) if before else None
+    names = [
+        one.type if is_signal(one.type) else table_of_event(project, one.type, one.where) for one, _ in signal.criteria
+    ]
+    as_of = Window(day, {}).as_of
+    today = AudienceTables(relations.people(), relations.named(names), as_of, relations.accounts())
+    return relations.bound(signal_sql(signal, SignalTables(today, people_before)))
+
+
 def check_signals(project: Project) -> None:
     """Check that there are the events that signals name; SettingsError names the key of one that there is not."""
     for signal in project.signals.values():
@@ -71,9 +90,7 @@ def check_signals(project: Project) -> None:
 
 def _day_of(project: Project, signal: Signal, day: date) -> tuple[SignalDay, Inputs]:
     lake, key = project.lake, str(day)
-    for path in (PROFILES, GRAPH):
-        if lake.find(path, key) is None:
-            raise MissingInputError(f"{path} {day} is not built")
+    _require_people(project, day)
     reach: dict[str, int | None] = {}
     named_signals = set()
     for criterion, days in signal.criteria:
@@ -87,17 +104,30 @@ def _day_of(project: Project, signal: Signal, day: date) -> tuple[SignalDay, Inp
     events = event_frames(project, [*reach, *named_signals], lake.scan(GRAPH, key), window)
     facts = Facts(events, window.as_of, accounts_of_day(project, day))
     versions = {f"{PROFILES}@{day}": lake.versions(PROFILES)[key], f"{GRAPH}@{day}": lake.versions(GRAPH)[key]}
-    before = lake.newest_partition(PROFILES, day - timedelta(days=1))
+    before, changed = _day_before(project, signal, day)
     earlier = None
-    if before is not None and (signal.becomes is not None or signal.changed is not None):
-        changes = [lake.scan(CHANGES, one) for one in lake.partitions(CHANGES) if str(before) < one <= key]
-        earlier = _under_new_ids(lake.scan(PROFILES, str(before)), changes)
+    if before is not None:
+        earlier = _under_new_ids(lake.scan(PROFILES, str(before)), [lake.scan(CHANGES, one) for one in changed])
         versions[f"{PROFILES}@{before}"] = lake.versions(PROFILES)[str(before)]
     for table, keys in window.days.items():
         stored = lake.versions(event_asset(table))
         versions |= {f"{event_asset(table)}@{one}": stored[one] for one in keys}
     versions["settings"] = version_of([signal, project.rules.digest])
     return SignalDay(lake.scan(PROFILES, key), facts, earlier), Inputs(versions)
+
+
+def _require_people(project: Project, day: date) -> None:
+    for path in (PROFILES, GRAPH):
+        if project.lake.find(path, str(day)) is None:
+            raise MissingInputError(f"{path} {day} is not built")
+
+
+def _day_before(project: Project, signal: Signal, day: date) -> tuple[date | None, list[str]]:
+    """Return the newest day before whose profiles a signal compares with, and the days since with changes of ids."""
+    before = project.lake.newest_partition(PROFILES, day - timedelta(days=1))
+    if before is None or (signal.becomes is None and signal.changed is None):
+        return None, []
+    return before, [key for key in project.lake.partitions(CHANGES) if str(before) < key <= str(day)]
 
 
 def _fired(project: Project, name: str, day: date) -> pl.DataFrame:

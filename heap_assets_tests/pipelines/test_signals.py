@@ -13,12 +13,14 @@ from heap_assets.activation import connector_of, deliver
 from heap_assets.cli.main import _group as commands
 from heap_assets.demo.server_process import ServerProcess, running_server
 from heap_assets.errors import HeapAssetsError, SettingsError
+from heap_assets.pipelines.audiences import AudienceDay
 from heap_assets.pipelines.behaviour import audience_facts, windows_of
 from heap_assets.pipelines.people import profiles_of_day
-from heap_assets.pipelines.signals import signal_figures, signal_of_day
+from heap_assets.pipelines.signals import preview, signal_figures, signal_of_day, statement_of_signal
 from heap_assets.profiles import members, parse_audience
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
+from heap_assets.storage import LakeSql
 from heap_assets.tables import GRAPH, PROFILES
 from heap_assets_tests.pipelines.delivery_world import BEFORE, DAY, SETTINGS, World, events
 
@@ -143,6 +145,27 @@ def test_an_audience_asks_for_signals_that_fired_before_the_day(world: World) ->
     assert profiles.collect().join(inside, on="profile_id")["heap_identity"].to_list() == ["ann@x.example"]
 
 
+def test_the_sql_over_the_lake_gives_who_would_fire_and_who_has_fired(world: World) -> None:
+    with LakeSql(str(world.lake.store.url)) as lake:
+        for name in ("looking", "reading"):
+            statement = statement_of_signal(world.project, name, DAY)
+            fired = preview(world.project, name, DAY).select("profile_id", "time").sort("profile_id", "time")
+            met = lake.sql(statement.text(), statement.parameters)
+            rows = met.group_by("profile_id").agg(pl.col("time").min()).sort("profile_id")  # others cool down
+            assert rows.cast({"time": fired.schema["time"]}).equals(fired), name
+            assert fired.height, name
+    visit(world, BEFORE, 801)
+    build(world, "looking", BEFORE)
+    lookers: dict[str, object] = {"events": [{"signal": "looking", "within_days": 3}]}
+    others: dict[str, object] = {"none": [{"audiences": ["lookers"]}], "user_properties": {"plan": "pro"}}
+    asked = AudienceDay.newest(world.project, DAY, {"lookers": lookers, "others": others})
+    with LakeSql(str(world.lake.store.url)) as lake:
+        for name in ("lookers", "others"):
+            statement = asked.statement(asked.one(name))
+            inside = asked.members(asked.one(name))["profile_id"].to_list()
+            assert lake.sql(statement.text(), statement.parameters)["profile_id"].to_list() == inside != [], name
+
+
 def test_the_commands_list_and_try_signals(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEAP_ASSETS_SETTINGS", str(world.folder / "heap_assets.yaml"))
     build(world, "looking", DAY)
@@ -150,6 +173,12 @@ def test_the_commands_list_and_try_signals(world: World, monkeypatch: pytest.Mon
     assert [(row["signal"], row["fired"]) for row in listed] == [("looking", 1), ("reading", None)]
     [shown] = json.loads(CliRunner().invoke(commands, ["signal", "preview", "looking", "--json"]).stdout)
     assert shown["plan"] == "pro"
+    [query] = json.loads(
+        CliRunner()
+        .invoke(commands, ["signal", "preview", "reading", "--sql", "--dialect", "bigquery", "--json"])
+        .stdout
+    )
+    assert "@day" in query["sql"]
     assert "1 firings of 1 people" in CliRunner().invoke(commands, ["signal", "preview", "reading"]).stdout
     assert "trial_expiring" in CliRunner().invoke(commands, ["signal", "template"]).stdout
     assert isinstance(CliRunner().invoke(commands, ["signal", "preview", "no_such"]).exception, HeapAssetsError)

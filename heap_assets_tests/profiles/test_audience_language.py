@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import combinations
 from typing import Any
@@ -189,17 +190,16 @@ def test_members_are_those_of_a_reading_row_by_row_and_those_of_the_sql(
     assert members(audience, people.lazy(), lazy, AS_OF, accounts).collect()["profile_id"].to_list() == expected
 
     relations = {name: Relation(name, EVENTS) for name in tables}
-    statement = audience_sql(
-        audience,
-        AudienceTables(
-            Relation("people", PEOPLE), relations, AS_OF, (Relation("companies", ACCOUNTS), "id", "account_id")
-        ),
-    )
+    company = (Relation("companies", ACCOUNTS), "id", "account_id")
+    by_column = AudienceTables(Relation("people", PEOPLE), relations, AS_OF, company)
+    by_definition = replace(by_column, audiences={"other": parse_audience("other", {"user_properties": {"seats": 5}})})
+    statement, inlined = audience_sql(audience, by_column), audience_sql(audience, by_definition)
     with duckdb.connect() as sql:
         sql.execute("SET TimeZone = 'UTC'")
         for name, table in {"people": people, "companies": companies, **tables}.items():
             sql.register(name, table.to_arrow())
-        assert [row[0] for row in sql.execute(statement.text(), statement.parameters).fetchall()] == expected
+        for one in (statement, inlined):
+            assert [row[0] for row in sql.execute(one.text(), one.parameters).fetchall()] == expected
     assert "@p1" in statement.text("bigquery") or not statement.parameters
 
 
