@@ -95,12 +95,7 @@ class Columns:
 
         `origins`: :attr:`origins` of `schema`, if that is itself merged from several.
         """
-        key = (id(schema), tuple((origins or {}).items()))
-        if (added := self._added.get(key)) is None:  # what was added once is placed as before
-            added = self._added[key] = schema, self._placed(schema, origins or {})
-        return added[1]
-
-    def _placed(self, schema: Mapping[str, pl.DataType], origins_by_column: Mapping[str, str]) -> dict[str, str]:
+        origins_by_column = origins or {}
         properties = {name: apart(origins_by_column.get(name, name), self._own) for name in schema}
         placed: dict[str, str] = {}
         for name in sorted(

@@ -211,10 +211,7 @@ def schema_of(
     own = OWN_COLUMNS.get(current[0].table.table, ())
     types = Columns(own=own)
     placed: dict[str, None] = {}
-    for delivery in current:
-        if delivery.dump.dump_id > last:
-            break
-        names = types.add(delivery.table.schema, delivery.table.origins)
+    for delivery, names in placed_in(types, (one for one in current if one.dump.dump_id <= last)):
         if any(delivery.dump.dump_id == d.dump.dump_id for d in used) or not used:
             placed.update(dict.fromkeys(names.values()))
     if columns is not None:  # a catalogue may still have a property under the name that it has at Heap
@@ -246,7 +243,21 @@ def other_types(schema: Iterable[str], columns: Sequence[str] | None) -> dict[st
 def placements(current: Sequence[Delivery]) -> dict[int, dict[str, str]]:
     """Return, for each dump, the column of the table that each of its columns goes to."""
     types = Columns(own=OWN_COLUMNS.get(current[0].table.table, ()) if current else ())
-    return {d.dump.dump_id: types.add(d.table.schema, d.table.origins) for d in current}
+    return {delivery.dump.dump_id: names for delivery, names in placed_in(types, current)}
+
+
+def placed_in(types: Columns, current: Iterable[Delivery]) -> Iterator[tuple[Delivery, dict[str, str]]]:
+    """Add the columns of deliveries to those of their table; yields each with the names that its columns got.
+
+    A schema that comes again, as most do, is placed as it was.
+    """
+    placed: dict[tuple[int, tuple[tuple[str, str], ...]], dict[str, str]] = {}
+    for delivery in current:
+        schema, origins = delivery.table.schema, delivery.table.origins
+        key = id(schema), tuple(origins.items())
+        if key not in placed:
+            placed[key] = types.add(schema, origins)
+        yield delivery, placed[key]
 
 
 def scan_part(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from heap_assets.errors import MissingInputError
 from heap_assets.sources.heap_connect import Catalogue, build_event_day, build_users
 from heap_assets.sources.heap_connect.merging import Columns, origin_of, widened
-from heap_assets.sources.heap_connect.tables import TableError
+from heap_assets.sources.heap_connect.records import Delivery, DumpRecord, TableRecord, TableState
+from heap_assets.sources.heap_connect.tables import TableError, placed_in
 
 MARCH_1, MARCH_2 = date(2026, 3, 1), date(2026, 3, 2)
 
@@ -232,6 +233,18 @@ def test_so_does_one_of_files_that_were_put_together_dump_by_dump(
                 under = in_table[placed[name]]
                 assert held.setdefault(under, name) == name
                 assert widened(table.dtypes[under], schema[name]) == table.dtypes[under]
+
+
+@given(st.lists(st.dictionaries(NAMES, TYPES | st.just(pl.Null()), min_size=1), min_size=1, max_size=4), st.data())
+def test_a_schema_that_comes_again_is_placed_as_it_was(
+    schemas: list[dict[str, pl.DataType]], data: st.DataObject
+) -> None:
+    order = data.draw(st.lists(st.sampled_from(schemas), max_size=8))
+    dump = DumpRecord(1, "", "", datetime(2026, 3, 1, tzinfo=UTC))
+    deliveries = [Delivery(dump, TableRecord("a", TableState.LANDED, schema=schema)) for schema in order]
+    once, every_time = Columns(), Columns()
+    assert [names for _, names in placed_in(once, deliveries)] == [every_time.add(schema) for schema in order]
+    assert (once.dtypes, once.origins) == (every_time.dtypes, every_time.origins)
 
 
 @pytest.mark.parametrize(
