@@ -23,7 +23,7 @@ WAREHOUSE_SOURCE = "warehouse"
 """The name of the source that `warehouse:` is."""
 RESERVED_SOURCES = frozenset(
     {
-        *("analytics", "audiences", "audit", "events", "functions", "identity", "inbox", "live"),
+        *("accounts", "analytics", "audiences", "audit", "events", "functions", "identity", "inbox", "live"),
         *("models", "privacy", "profiles", "publish", "reverse_etl", "signals", "status", "sync", "the_warehouse"),
         *("labels", "reports", "unified_events", "users", WAREHOUSE_SOURCE),
         *("information_schema", "latest", "main", "pg_catalog", "resolved", "system", "temp"),
@@ -63,6 +63,9 @@ PROFILE_COLUMNS = (
 """Columns that every profiles table has, besides those that the settings name."""
 BEHAVIOUR_COLUMNS = ("session_count", "active_days", "last_active", "engagement_score", "lifecycle_stage")
 """Columns that `profiles.behaviour` adds to profiles, besides one per feature."""
+ACCOUNT_PROFILES = "accounts/profiles"
+ACCOUNT_COLUMNS = ("account", "people", "active_people")
+"""Columns that every table of accounts has, besides those that the settings name."""
 AUDIT = "audit"
 UNIFIED_EVENTS = "unified_events"
 STATUS_REPORT = "status/report"

@@ -17,7 +17,7 @@ from heap_assets.config.heap import (
     bigquery_hosts,
 )
 from heap_assets.config.heap_api import SQL_MARK, HeapQuerySettings, LabelEnvironment, LabelsSettings
-from heap_assets.config.identity import Behaviour, IdentifierType
+from heap_assets.config.identity import AccountsSettings, Behaviour, IdentifierType, Score
 from heap_assets.config.inbox import InboxSettings, InboxSource, InboxTable, LiveSettings
 from heap_assets.config.kinds import Kinds
 from heap_assets.config.load import PATH_VARIABLE, load_settings, parse_settings, settings_path
@@ -48,6 +48,7 @@ __all__ = [
     "PROPERTIES",
     "SQL_MARK",
     "UI_VARIABLE",
+    "AccountsSettings",
     "Alert",
     "Behaviour",
     "BigQuerySource",
@@ -87,6 +88,7 @@ __all__ = [
     "RequestTable",
     "ReverseEtlSync",
     "S3Source",
+    "Score",
     "Section",
     "Settings",
     "Since",

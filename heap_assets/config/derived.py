@@ -11,8 +11,9 @@ from pydantic import Field, model_validator
 
 from heap_assets.config.base import Cron, Owner, Section
 from heap_assets.config.heap import IdentifierTypes
+from heap_assets.config.identity import AccountsSettings
 from heap_assets.config.warehouse import WarehouseTable
-from heap_assets.tables import HEAP, INBOX, model_asset, signal_asset
+from heap_assets.tables import ACCOUNT_PROFILES, HEAP, INBOX, model_asset, signal_asset
 from heap_assets.yaml_core import core, read_yaml
 
 _HEADER = re.compile(r"--\s*(key|created_at|updated_at|description|schedule|source|identifiers)\s*:\s*(.+?)\s*$")
@@ -104,9 +105,12 @@ def source_models(models: dict[str, ModelSettings]) -> dict[str, WarehouseTable]
 
 
 def sent_tables(
-    signals: Iterable[str], models: dict[str, ModelSettings], types: Collection[str]
+    signals: Iterable[str],
+    models: dict[str, ModelSettings],
+    accounts: AccountsSettings | None,
+    types: Collection[str],
 ) -> dict[str, WarehouseTable]:
-    """Return signals and models as tables whose rows syncs may send.
+    """Return signals, models and profiles of accounts as tables whose rows syncs may send.
 
     `types`: the identifier types that the settings declare.
     """
@@ -118,4 +122,6 @@ def sent_tables(
         )
         for name in signals
     }
+    if accounts is not None and accounts.columns:
+        firings[ACCOUNT_PROFILES] = WarehouseTable(relation=ACCOUNT_PROFILES, key="account")
     return firings | {model_asset(name): model.table(name) for name, model in models.items() if model.key}

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from heap_assets.config.base import Section
-from heap_assets.tables import BEHAVIOUR_COLUMNS, PROFILE_COLUMNS
+from heap_assets.tables import ACCOUNT_COLUMNS, BEHAVIOUR_COLUMNS, PROFILE_COLUMNS
 
 Choice = Literal["first_present", "newest", "earliest", "max", "min", "sum", "any"]
 
@@ -153,11 +153,33 @@ class Score(Section):
 
 
 class AccountsSettings(Section):
-    """The companies that people belong to: conditions of audiences, and figures per account."""
+    """The companies that people belong to: conditions of audiences, and profiles of accounts."""
 
     table: str = Field(description="A table of a source with one row per account")
     key: str = Field(description="Its column with the account's id")
     member_of: str = Field(description="Trait of profiles that holds the id of the account they belong to")
+    behaviour: Behaviour | None = Field(default=None, description="As of profiles, of all people of an account")
+    scores: dict[str, Score] = Field(default={}, description="As of profiles, of all people of an account")
+    audiences: dict[str, dict[str, object]] = Field(
+        default={}, description="Name of a true/false column to its definition, over what all people of an account did"
+    )
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of `accounts/profiles` that these settings make, in order; none if there is no such table."""
+        features = [*self.behaviour.features] if self.behaviour else []
+        behaviour = [*BEHAVIOUR_COLUMNS, *features, *(f"{name}_people" for name in features)] if self.behaviour else []
+        return [*behaviour, *self.scores, *self.audiences]
+
+    @model_validator(mode="after")
+    def _columns_differ(self) -> AccountsSettings:
+        names = [*ACCOUNT_COLUMNS, *self.columns]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"accounts have a column {name!r} already: call this feature, score or audience otherwise"
+                )
+        return self
 
 
 class ProfilesSettings(Section):

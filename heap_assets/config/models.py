@@ -159,7 +159,7 @@ class Settings(Section):
     @property
     def derived_tables(self) -> dict[str, WarehouseTable]:
         """Tables that this platform makes and syncs may send, by the names that settings refer to them by."""
-        return sent_tables(self.signals, self.models, set(self.identity.types))
+        return sent_tables(self.signals, self.models, self.accounts, set(self.identity.types))
 
     @property
     def sync_tables(self) -> dict[str, WarehouseTable]:

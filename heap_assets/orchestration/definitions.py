@@ -42,6 +42,7 @@ from heap_assets.orchestration.resources import LakeResource, days
 from heap_assets.orchestration.run_alarms import Own
 from heap_assets.orchestration.schedules import recency_job, schedules
 from heap_assets.orchestration.ui_metadata import with_ui_metadata
+from heap_assets.pipelines.account_profiles import check_accounts
 from heap_assets.pipelines.analytics import check_analytics
 from heap_assets.pipelines.behaviour import check_events
 from heap_assets.pipelines.catalogue import with_first_tables
@@ -85,6 +86,7 @@ def build_definitions(project: Project) -> dg.Definitions:
     check_signals(project)
     check_analytics(project)
     check_models(project)
+    check_accounts(project)
     for doubt in (*check_events(project), *unknown_destinations(project).values()):
         dg.get_dagster_logger().warning(doubt)
     with warnings.catch_warnings(), _without_garbage_collection():

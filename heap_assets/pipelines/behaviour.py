@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
 import polars as pl
 
-from heap_assets.config import Behaviour
+from heap_assets.config import Behaviour, Score
 from heap_assets.errors import SettingsError
 from heap_assets.pipelines.events import (
     Window,
@@ -51,21 +51,36 @@ def window(project: Project, day: date) -> Window:
 def look_back_days(project: Project) -> dict[str, int | None]:
     """Return for each event table the number of days to read before the end of a day; None reads all built days."""
     profile_settings = project.settings.profiles
+    return reach_of(project, profile_settings.behaviour, profile_settings.scores, project.audiences, section="profiles")
+
+
+def reach_of(
+    project: Project,
+    behaviour: Behaviour | None,
+    scores: Mapping[str, Score],
+    audiences: Sequence[Audience],
+    *,
+    section: str,
+) -> dict[str, int | None]:
+    """Return for each event table the number of days to read for these columns; None reads all built days.
+
+    Raises SettingsError, naming a key below `section`, for an event that no table holds.
+    """
     days_back: dict[str, int | None] = {}
-    if profile_settings.behaviour:
-        days_back = dict.fromkeys(project.event_tables, profile_settings.behaviour.days)
-        for flag, event in profile_settings.behaviour.features.items():
-            table = table_of_event(project, event, f"profiles.behaviour.features.{flag}")
+    if behaviour:
+        days_back = dict.fromkeys(project.event_tables, behaviour.days)
+        for flag, event in behaviour.features.items():
+            table = table_of_event(project, event, f"{section}.behaviour.features.{flag}")
             if not is_heap_event(table):
-                days_back[table] = profile_settings.behaviour.days
-        for name in profile_settings.behaviour.messages:
-            days_back[table_of_event(project, name, "profiles.behaviour.messages")] = None  # first and last seen
-    for name, score in profile_settings.scores.items():
+                days_back[table] = behaviour.days
+        for name in behaviour.messages:
+            days_back[table_of_event(project, name, f"{section}.behaviour.messages")] = None  # first and last seen
+    for name, score in scores.items():
         for event in score.weights:
-            table = table_of_event(project, event, f"profiles.scores.{name}.weights")
+            table = table_of_event(project, event, f"{section}.scores.{name}.weights")
             longest = days_back.get(table, 0)
             days_back[table] = None if longest is None else max(longest, score.within_days)
-    for table, days in audience_reach(project, project.audiences).items():
+    for table, days in audience_reach(project, audiences).items():
         longest = days_back.get(table, 0)
         days_back[table] = None if days is None or longest is None else max(longest, days)
     if project.event_tables:
@@ -105,8 +120,8 @@ def with_behaviour_and_audiences(
     """
     profile_settings = project.settings.profiles
     if profile_settings.behaviour:
-        profiles = _with_activity(project, profile_settings.behaviour, profiles, graph, events_window)
-    profiles = _with_scores(project, profiles, graph, events_window)
+        profiles = with_activity(project, profile_settings.behaviour, profiles, graph, events_window)
+    profiles = with_scores(project, profile_settings.scores, profiles, graph, events_window)
     profiles, notes = with_enriched(project, profiles, events_window.day, pools)
     if not profile_settings.audiences:
         return profiles, {}, notes
@@ -125,10 +140,10 @@ def with_behaviour_and_audiences(
     return profiles.select(*columns, *profile_settings.audiences), set_aside, notes
 
 
-def _with_activity(
+def with_activity(
     project: Project, behaviour: Behaviour, profiles: pl.LazyFrame, graph: pl.LazyFrame, events_window: Window
 ) -> pl.LazyFrame:
-    """Add the columns of `profiles.behaviour`: of Heap's events, and of the tables of messages that it names."""
+    """Add the columns of `behaviour`: of Heap's events, and of the tables of messages that it names."""
     features = {
         flag: table_of_event(project, event, f"profiles.behaviour.features.{flag}")
         for flag, event in behaviour.features.items()
@@ -194,9 +209,15 @@ def accounts_of_day(project: Project, day: date) -> Accounts | None:
     return Accounts(project.lake.scan(asset, str(newest)), settings.key, settings.member_of)
 
 
-def _with_scores(project: Project, profiles: pl.LazyFrame, graph: pl.LazyFrame, events_window: Window) -> pl.LazyFrame:
-    """Add the columns of `profiles.scores`: the weighted number of events of the window, 0 for who did none."""
-    for name, score in project.settings.profiles.scores.items():
+def with_scores(
+    project: Project,
+    scores: Mapping[str, Score],
+    profiles: pl.LazyFrame,
+    graph: pl.LazyFrame,
+    events_window: Window,
+) -> pl.LazyFrame:
+    """Add a column for each score: the weighted number of events of its window, 0 for who did none."""
+    for name, score in scores.items():
         since = events_window.as_of - timedelta(days=score.within_days)
         counts = []
         for event, weight in score.weights.items():

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from heap_assets.analytics import result_columns
+from heap_assets.config import AccountsSettings
 from heap_assets.pipelines.analytics import query_of
 from heap_assets.profiles import UNIFIED
 from heap_assets.project import Project
 from heap_assets.signals import FIRING_COLUMNS, PERSONAL_COLUMNS
 from heap_assets.tables import (
+    ACCOUNT_PROFILES,
     ANALYTICS,
     AUDIENCES,
     AUDIT,
@@ -113,6 +115,11 @@ _COLUMNS: Mapping[str, Mapping[str, ColumnDoc]] = {
         "heap_user_ids": ColumnDoc("All of Heap's users that are this person."),
         "conflicts": ColumnDoc("Refused links that touch the profile."),
     },
+    ACCOUNT_PROFILES: {
+        "account": ColumnDoc("Id of the account."),
+        "people": ColumnDoc("Its people."),
+        "active_people": ColumnDoc("Those with an event in the days of `accounts.behaviour`."),
+    },
     AUDIENCES: {
         "audience": ColumnDoc("Name of the audience."),
         "profile_id": ColumnDoc("A member, or who was one the day before."),
@@ -162,6 +169,8 @@ def column_docs(project: Project, path: str) -> dict[str, ColumnDoc]:
     fixed = dict(_COLUMNS.get(path, {}))
     if path == PROFILES:
         return fixed | _traits(project)
+    if path == ACCOUNT_PROFILES and (accounts := project.settings.accounts):
+        return fixed | _of_accounts(accounts)
     if is_analytics(path):
         query = query_of(project, path.removeprefix(ANALYTICS))
         return {name: ColumnDoc(meaning) for name, meaning in result_columns(query).items()}
@@ -200,6 +209,18 @@ def _traits(project: Project) -> dict[str, ColumnDoc]:
     for name in profiles.audiences:
         docs[name] = ColumnDoc("Whether the person is in this audience.")
     return docs
+
+
+def _of_accounts(accounts: AccountsSettings) -> dict[str, ColumnDoc]:
+    docs: dict[str, ColumnDoc] = {}
+    if behaviour := accounts.behaviour:
+        docs = {name: ColumnDoc(text.format(behaviour.days)) for name, text in _BEHAVIOUR.items()}
+        for name, event in behaviour.features.items():
+            docs[name] = ColumnDoc(f"Whether any of its people did `{event}` in the last {behaviour.days} days.")
+            docs[f"{name}_people"] = ColumnDoc("How many of its people did.")
+    for name, score in accounts.scores.items():
+        docs[name] = ColumnDoc(f"Weighted number of {', '.join(score.weights)} in {score.within_days} days.")
+    return docs | {name: ColumnDoc("Whether the account is in this audience.") for name in accounts.audiences}
 
 
 _OF_MESSAGES: Mapping[str, ColumnDoc] = {

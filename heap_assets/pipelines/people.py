@@ -147,7 +147,7 @@ def profiles_of_day(project: Project, day: date) -> BuiltTable:
         lake, day, with_empty_traits(golden.frame, missing), {*missing, *golden.set_aside}
     )
     events_window = window(project, day)
-    events = {f"{event_asset(table)}@{key}": version for table, key, version in _event_versions(lake, events_window)}
+    events = {f"{event_asset(table)}@{key}": version for table, key, version in event_versions(lake, events_window)}
     frame, failed_audiences, function_notes = with_behaviour_and_audiences(
         project, typed_profiles, lake.scan(GRAPH, str(day)), events_window
     )
@@ -299,7 +299,8 @@ def _typed_as_before(lake: Lake, day: date, frame: pl.LazyFrame, empty: set[str]
     )
 
 
-def _event_versions(lake: Lake, events_window: Window) -> Iterator[tuple[str, str, str]]:
+def event_versions(lake: Lake, events_window: Window) -> Iterator[tuple[str, str, str]]:
+    """Yield table, day and version of all days of a window."""
     for table, keys in events_window.days.items():
         versions = lake.versions(event_asset(table)) if keys else {}
         yield from ((table, key, versions[key]) for key in keys)

@@ -81,8 +81,8 @@ PLACES: Final = (
     Place("unified events", _table(tables.UNIFIED_EVENTS), "rows", "events by person, with their properties"),
     Place("audit", _table(tables.AUDIT), "rows", "counts; names of tables"),
     Place("reports", rf"{tables.REPORTS}.*\.parquet", "rows", "results of statements"),
-    Place("own tables", r"(?:inbox|signals|analytics|models|live|privacy|heap_connect|status|sync|publish|reverse_etl)"
-          r"/.*\.parquet", "rows", "rows by profile id or identifier"),
+    Place("own tables", r"(?:accounts|inbox|signals|analytics|models|live|privacy|heap_connect|status|sync|publish"
+          r"|reverse_etl)/.*\.parquet", "rows", "rows by profile id or identifier"),
 )  # fmt: skip
 """In the order in which they are tried: the first that has an object is its place."""
 

@@ -17,6 +17,7 @@ from heap_assets.orchestration.column_types import table_schema
 from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.resources import days, partition_metadata
 from heap_assets.orchestration.schedules import policy_for
+from heap_assets.pipelines.account_profiles import account_profiles_of_day
 from heap_assets.pipelines.analytics import CHART, analytics_of_day
 from heap_assets.pipelines.behaviour import column_sources
 from heap_assets.pipelines.models import columns_of_model, inputs_of, model_of_day
@@ -26,6 +27,7 @@ from heap_assets.pipelines.signals import signal_of_day
 from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.project import Project
 from heap_assets.tables import (
+    ACCOUNT_PROFILES,
     AUDIENCES,
     AUDIT,
     CONFLICTS,
@@ -64,6 +66,12 @@ _ABOUT_AUDIENCES = (
 )
 
 
+_ABOUT_ACCOUNTS = (
+    "One row per account: what all its people did together, its score, its lifecycle stage, and the audiences of "
+    "accounts that it is in."
+)
+
+
 _ABOUT_SIGNALS = (
     "Firings of a signal whose time is on the day, each with the person it is about; a firing is kept once it was "
     "computed, so rebuilding a day adds what is missing and repeats nothing."
@@ -98,12 +106,22 @@ def profiles(project: Project) -> list[dg.AssetsDefinition]:
         assets.append(_day_asset(project, analytics_asset(name), [PROFILES], about, "analytics"))
     if project.settings.profiles.audiences:
         assets.append(_day_asset(project, AUDIENCES, [PROFILES], _ABOUT_AUDIENCES))
+    if (accounts := project.settings.accounts) is not None and accounts.columns:
+        assets.append(
+            _day_asset(project, ACCOUNT_PROFILES, [PROFILES, warehouse_asset(accounts.table)], _ABOUT_ACCOUNTS)
+        )
     return assets
 
 
 _CONSTANT = ("traits",)
 """Figures that the settings decide: texts, which are not plotted."""
-_BUILDERS = {PROFILES: profiles_of_day, AUDIT: audit_of_day, AUDIENCES: audiences_of_day, REVIEW: reviewed_table}
+_BUILDERS = {
+    PROFILES: profiles_of_day,
+    AUDIT: audit_of_day,
+    AUDIENCES: audiences_of_day,
+    REVIEW: reviewed_table,
+    ACCOUNT_PROFILES: account_profiles_of_day,
+}
 
 
 def _day_asset(

@@ -1,0 +1,112 @@
+"""Profiles of accounts: what all their people did, held against a count by hand, and sent like any table."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import polars as pl
+import pytest
+
+from heap_assets import clock
+from heap_assets.activation import connector_of
+from heap_assets.errors import SettingsError
+from heap_assets.pipelines.account_profiles import check_accounts
+from heap_assets.project import parse_settings
+from heap_assets.project.project import Project
+from heap_assets.tables import ACCOUNT_PROFILES, PROFILES
+from heap_assets_tests.pipelines.delivery_world import BEFORE, DAY, NOW, SETTINGS, World, at, events, why
+
+_ACCOUNTS = """
+accounts:
+  table: accounts
+  key: account_id
+  member_of: account
+  behaviour: {days: 10, features: {signs: signup}}
+  scores: {interest: {weights: {pageviews: 2, signup: 5}, within_days: 10}}
+  audiences:
+    lively: {events: [{type: pageviews, count: {gte: 3}, within_days: 10}]}
+    large_and_lively: {audiences: [lively], account_properties: {size: {gte: 10}}}
+    cold: {user_properties: {active_people: 0}, none: [{audiences: [lively]}]}
+"""
+_SYNC = (
+    "{it: {kind: heap_account_properties, source: accounts/profiles, "
+    "properties: {Stage: lifecycle_stage, Lively: lively}}}"
+)
+
+
+@pytest.fixture(scope="module")
+def world(base: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(clock.VARIABLE, NOW)
+        world = base.copy(tmp_path_factory.mktemp("accounts") / "world", "{}", "http://127.0.0.1:9")
+        path = world.folder / "heap_assets.yaml"
+        path.write_text(f"{SETTINGS.format(heap=world.heap)}  {_SYNC}{_ACCOUNTS}")
+        world.project = Project(parse_settings(path.read_text(), path), world.project.catalogue, world.lake)
+        world.write("heap/pageviews", DAY, events(DAY, "pageviews", (901, 1), (902, 1), (903, 3)))
+        world.resolve(DAY)
+        result = world.run([ACCOUNT_PROFILES], DAY)
+        assert result.success, why(result)
+    return world
+
+
+def test_the_people_of_an_account_count_together(world: World) -> None:
+    table = {row["account"]: row for row in world.lake.scan(ACCOUNT_PROFILES, str(DAY)).collect().to_dicts()}
+    profiles = world.lake.scan(PROFILES, str(DAY)).select("account", "heap_user_ids").collect()
+    account_of = {user: row["account"] for row in profiles.to_dicts() for user in row["heap_user_ids"]}
+    assert set(table) == {"acme", "globex", "nobody"}
+    since = at(DAY, 0) - timedelta(days=9)
+    counted: dict[str, dict[str, list[int]]] = {account: {"pageviews": [], "signup": []} for account in table}
+    for name, asset in (("pageviews", "heap/pageviews"), ("signup", "heap/events/signup")):
+        for day in world.lake.partitions(asset):
+            for row in world.lake.scan(asset, day).collect().to_dicts():
+                if row["time"] >= since and (account := account_of.get(row["user_id"])):
+                    counted[account][name].append(row["user_id"])
+    owners = {user: profile for profile, row in enumerate(profiles.to_dicts()) for user in row["heap_user_ids"]}
+    for account, row in table.items():
+        views, signups = counted[account]["pageviews"], counted[account]["signup"]
+        assert row["people"] == profiles.filter(account=account).height
+        assert row["active_people"] == len({owners[user] for user in views + signups})
+        assert row["interest"] == 2 * len(views) + 5 * len(signups)
+        assert row["signs"] is (len(signups) > 0)
+        assert row["signs_people"] == len({owners[user] for user in signups})
+        assert row["lively"] is (len(views) >= 3)
+        assert row["cold"] is (not views + signups and not row["lively"])
+    assert table["acme"]["lively"]
+    assert table["acme"]["large_and_lively"]
+    assert table["nobody"]["lifecycle_stage"] == "Unclassified"
+    assert table["acme"]["lifecycle_stage"] != "Unclassified"
+
+
+def test_a_sync_sends_their_columns(world: World) -> None:
+    rows = connector_of(world.project, "it").rows(DAY)
+    frame = (rows if isinstance(rows, pl.LazyFrame) else rows.rows).collect()  # type: ignore[union-attr]
+    assert set(frame["key"]) == {"acme", "globex", "nobody"}
+    assert {"lifecycle_stage", "lively"} <= set(frame.columns) or {"Stage", "Lively"} <= set(frame.columns)
+
+
+def test_a_merge_or_an_earlier_day_is_computed_from_its_own_graph(world: World) -> None:
+    result = world.run([PROFILES, ACCOUNT_PROFILES], BEFORE)
+    assert result.success, why(result)
+    stored = world.lake.find(ACCOUNT_PROFILES, str(BEFORE))
+    assert stored is not None
+    assert f"{PROFILES}@{BEFORE}" in stored.inputs.versions
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("active_people: 0", "no_such: 0", "accounts.audiences.cold.*: accounts have no column 'no_such'"),
+        ("signs: signup", "signs: no_such", "accounts.behaviour.features.signs names the event 'no_such'"),
+        ("signs: signup", "people: signup", "accounts have a column 'people' already"),
+        ("{type: pageviews,", "{type: no_such,", "names the event 'no_such', which no table holds"),
+    ],
+)
+def test_a_mistake_names_its_key(world: World, old: str, new: str, message: str) -> None:
+    path = world.folder / "heap_assets.yaml"
+
+    def load() -> None:
+        settings = parse_settings(path.read_text().replace(old, new), path)
+        check_accounts(Project(settings, world.project.catalogue, world.lake))
+
+    with pytest.raises(SettingsError, match=message):
+        load()
