@@ -94,8 +94,15 @@ class MaskingRule(Section):
     action: Literal["drop", "mask", "hash", "fail"] = Field(
         description="drop: null; mask: [masked], or the kind; hash: a keyed pseudonym; fail: the table is refused"
     )
-    tables: list[str] = Field(default=["*"], description="Patterns of Heap's tables")
-    columns: list[str] = Field(default=[], description="Patterns of properties")
+    tables: list[str] = Field(
+        default=["*"],
+        description="Patterns of tables: as Heap calls them, or as assets (warehouse/contacts, inbox/track)",
+    )
+    columns: list[str] = Field(
+        default=[],
+        description="Patterns of columns; those that identify people in tables of sources and in messages are meant by "
+        "their own name alone",
+    )
     kinds: list[Literal["email", "social_security_number", "card_number", "phone", "ip_address"]] = Field(
         default=[], description="Kinds of values, in the columns or in all text"
     )
@@ -136,6 +143,14 @@ class PrivacySettings(Section):
     )
     keys: dict[str, KeyAge] = Field(
         default={}, description="Variable of a credential to its age, which `heap-assets keys` watches"
+    )
+    overdue_keys: Literal["warn", "error"] = Field(
+        default="error", description="How the check of these credentials fails if one has to be replaced"
+    )
+    personal: dict[str, list[str]] = Field(
+        default={},
+        description="Pattern of tables to patterns of columns that hold personal data on purpose: counted in "
+        "privacy/findings, and no reason for its check to fail",
     )
     erasure: ErasureSettings = Field(default=ErasureSettings(), description="Requests to erase people")
 

@@ -76,11 +76,12 @@ class _Bucket:
 
 
 class Endpoint:
-    """Takes calls in; `keep` returns once what a call brought is on disk."""
+    """Takes calls in; `keep` returns once what a call brought is on disk. `masked`: applied to messages before."""
 
-    def __init__(self, settings: InboxSettings, keep: Keep) -> None:
+    def __init__(self, settings: InboxSettings, keep: Keep, masked: Callable[[Message], Message] | None = None) -> None:
         self._settings = settings
         self._keep = keep
+        self._masked = masked
         limits = settings.limits
         self._sizes = Sizes(limits.message_kb << 10, limits.batch_messages)
         self._body_bytes = limits.batch_kb << 10
@@ -184,6 +185,7 @@ class Endpoint:
         if wait := bucket.wait_for(len(messages)):
             raise _ThrottledError(f"more than {rate} messages a second", wait)
         if messages:
+            messages = list(map(self._masked, messages)) if self._masked is not None else messages
             await self._keep(Arrival(source, received, messages))
         return source, messages
 

@@ -31,7 +31,7 @@ from heap_assets.live.commit import GroupCommit
 from heap_assets.live.endpoint import CALLS, Endpoint, call_of
 from heap_assets.live.follower import LiveLoop
 from heap_assets.live.page import LivePage
-from heap_assets.project import Project
+from heap_assets.project import Project, message_masker
 from heap_assets.sources.inbox import SPOOL, Arrival, SegmentWriter, SpoolError, remove_status, write_status
 
 _LOG: Final = logging.getLogger("heap_assets.live")
@@ -77,7 +77,7 @@ class LiveService:
         if isinstance(self.follower, LiveLoop):
             self.follower.own_writer = self.writer.name
         self.commit = GroupCommit(self.writer, inbox.limits.pending_mb << 20, self._committed)
-        self.endpoint = Endpoint(inbox, self._keep)
+        self.endpoint = Endpoint(inbox, self._keep, message_masker(self.project))
         self.failure: str | None = None
         self.landed = 0
         self.started = time.monotonic()

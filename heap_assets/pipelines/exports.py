@@ -14,8 +14,8 @@ from heap_assets import clock
 from heap_assets.config import BigQuerySource, ExportedSource, WarehouseSource
 from heap_assets.errors import MissingInputError, SettingsError, SourceError
 from heap_assets.pipelines.snapshots import is_over, keep_or_carry
-from heap_assets.pipelines.table import ERASED, UNREADABLE, BuiltTable, Task
-from heap_assets.project import Project, without_erased
+from heap_assets.pipelines.table import ERASED, MASKED, UNREADABLE, BuiltTable, Task
+from heap_assets.project import Project, masked, masked_scan, without_erased
 from heap_assets.sources.heap_bigquery import (
     ExportLog,
     ExportState,
@@ -156,7 +156,8 @@ def event_day(task: Task, table: str) -> BuiltTable:
         return BuiltTable(pl.LazyFrame(schema=schema), inputs, {**notes, "bytes_billed": 0})
     rows, reading = open_export(project).read_day(table, task.day, columns, task.scratch / "day.parquet")
     read, erased = without_erased(project, asset, conform(rows.frame, pl.Schema(schema)))
-    notes |= {ERASED: erased} if erased else {}
+    read, cells = masked_scan(project, asset, read, task.scratch)
+    notes |= ({ERASED: erased} if erased else {}) | ({MASKED: cells} if cells else {})
     frame = read.sort("time", "event_id", "user_id")
     return BuiltTable(frame, inputs, {**notes, **rows.notes(), "bytes_billed": reading.bytes_billed or 0})
 
@@ -180,9 +181,10 @@ def users_of_day(task: Task) -> BuiltTable | None:
         ends.select(user_id="from_user_id", migrated_to="resolved_to").lazy(), on="user_id", how="left"
     )  # fmt: skip
     users, erased = without_erased(project, USERS, users)
-    rows_of_day = users.sort("user_id").collect(engine="streaming")
+    rows_of_day, cells = masked(project, USERS, users.sort("user_id").collect(engine="streaming"))
     billed = (reading.bytes_billed or 0) + (moves_reading.bytes_billed or 0)
     notes = {**_observed(task.day, reading.observed_at, billed), **rows.notes()} | ({ERASED: erased} if erased else {})
+    notes |= {MASKED: cells} if cells else {}
     return _live_table(task, USERS, rows_of_day, notes)
 
 

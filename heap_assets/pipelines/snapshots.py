@@ -17,8 +17,8 @@ import polars as pl
 from heap_assets import clock
 from heap_assets.config import WarehouseTable
 from heap_assets.errors import MissingInputError, SettingsError
-from heap_assets.pipelines.table import ERASED, VALUES_LOST, VALUES_LOST_IN, BuiltTable, Task
-from heap_assets.project import Project, without_erased
+from heap_assets.pipelines.table import ERASED, MASKED, VALUES_LOST, VALUES_LOST_IN, BuiltTable, Task
+from heap_assets.project import Project, masked_scan, rules_version, without_erased
 from heap_assets.redaction import redact_error
 from heap_assets.sources.warehouse import Observation, Refreshed, Shape, Tally, WarehouseError, refreshed
 from heap_assets.storage import Inputs, state_keys
@@ -106,7 +106,8 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> BuiltTable:
         lost = _lost_values(current, last if previous else None)
         if lost:
             notes |= {VALUES_LOST: sum(lost.values()), VALUES_LOST_IN: lost}
-        if current.mode == "unchanged" and previous is not None and last is not None:
+        rules = rules_version(task.project)
+        if current.mode == "unchanged" and previous is not None and last is not None and last.rules == rules:
             return BuiltTable(current.frame, Inputs({table.relation: last.digest}), notes)
         if current.file is not None:
             shutil.move(current.file, path)
@@ -118,11 +119,17 @@ def _observed(task: Task, name: str, table: WarehouseTable) -> BuiltTable:
             _write(remaining, path.with_name("remaining.parquet"), table.relation)
             path = path.with_name("remaining.parquet")
             notes[ERASED] = erased
+        masked_rows, cells = masked_scan(task.project, asset, pl.scan_parquet(path), task.scratch)
+        if cells:
+            path = path.with_name("masked.parquet")
+            _write(masked_rows, path, table.relation)
+            notes[MASKED] = cells
         digest = _digest(path)
         whole_at = started if current.mode == "full" or last is None else last.whole_at
         types = {column.name: column.type for column in existing}
         observed = _LastRead(
-            digest, current.observed_at, whole_at, current.version, current.tally, table.time_zone, lost, types
+            *(digest, current.observed_at, whole_at, current.version, current.tally, table.time_zone, lost, types),
+            rules=rules,
         )
         _store_record(task, asset, observed)
     return BuiltTable(pl.scan_parquet(path), Inputs({table.relation: digest}), notes)
@@ -140,6 +147,8 @@ class _LastRead:
     zone: str = "UTC"
     lost: Mapping[str, int] = field(default_factory=dict)
     types: Mapping[str, str] | None = None
+    rules: str = ""
+    """Version of the rules of masking under which it was kept."""
 
 
 def _previous_observation(task: Task, asset: str, relation: str, last: _LastRead) -> Observation | None:
@@ -167,7 +176,8 @@ def _record_of(project: Project, asset: str) -> _LastRead | None:
         tally = Tally(*record["tally"]) if record["tally"] else None
         observed_at, whole_at = (datetime.fromisoformat(record[name]) for name in ("observed_at", "whole_at"))
         zone, lost, types = record.get("zone", "UTC"), record.get("lost", {}), record.get("types")
-        return _LastRead(record["digest"], observed_at, whole_at, record["version"], tally, zone, lost, types)
+        rules = record.get("rules", "")
+        return _LastRead(record["digest"], observed_at, whole_at, record["version"], tally, zone, lost, types, rules)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -186,6 +196,7 @@ def _store_record(task: Task, asset: str, record_of_read: _LastRead) -> None:
         "zone": record_of_read.zone,
         "lost": dict(record_of_read.lost),
         "types": record_of_read.types,
+        "rules": record_of_read.rules,
     }
     task.project.lake.store.write(f"{state_keys.OBSERVED}/{asset}.json", json.dumps(record).encode())
 

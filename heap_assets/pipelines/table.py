@@ -22,6 +22,9 @@ UNREADABLE = "unreadable"
 ERASED = "erased"
 """Note of a partition: the number of rows of erased people that came again and were left out."""
 
+MASKED = "masked"
+"""Note of a partition: the number of cells that rules of masking have changed while it was read."""
+
 VALUES_LOST, VALUES_LOST_IN = "values_lost", "values_lost_in"
 """Notes of a partition: the number of values that no type of the lake holds, in all and by column (docs/values.md)."""
 

@@ -9,7 +9,7 @@ from heap_assets.privacy.consent import (
 )
 from heap_assets.privacy.journal import Entry, Journal, Tally, tallies
 from heap_assets.privacy.kinds import KINDS, Kind, is_card, luhn
-from heap_assets.privacy.masking import Masker, MaskHits, MaskRule, SelectorError, parsed_selector
+from heap_assets.privacy.masking import STAND_IN, Masker, MaskHits, MaskRule, SelectorError, parsed_selector
 from heap_assets.privacy.people import Left, Named, Pair, People, Plan, people_of, plans, spelled
 from heap_assets.privacy.places import ELSEWHERE, PLACES, UNREGISTERED, Place, place_of, unregistered
 from heap_assets.privacy.proof import proof_of, proof_page
@@ -35,6 +35,7 @@ __all__ = [
     "OPEN",
     "PLACES",
     "PREFIX",
+    "STAND_IN",
     "UNREGISTERED",
     "Entry",
     "Erased",

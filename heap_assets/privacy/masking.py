@@ -1,13 +1,14 @@
 """Rules that keep personal data out of the lake: by the name of a property, by the form of a value, by the element.
 
-Applied to rows while they land. `drop`: the value becomes null. `mask`: what it is stands in its place. `hash`: a keyed
-pseudonym does, the same for equal values in all tables and runs. `fail`: the table is refused.
+Applied to rows where they enter the lake, and safe to apply again. `drop`: the value becomes null. `mask`: what it is
+stands in its place. `hash`: a keyed pseudonym does, the same for equal values in all tables and runs. `fail`: the table
+is refused.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Final, Literal
@@ -25,10 +26,13 @@ MASKED: Final = "[masked]"
 _PURPOSE: Final = "pseudonym"
 PREFIX: Final = "user_"
 """Begins pseudonyms, which are 32 hex digits after it."""
+STAND_IN: Final = rf"^(?:\[(?:masked|{'|'.join(sorted({kind.name for kind in KINDS}))})\]|{PREFIX}[0-9a-f]{{32}})$"
+"""What stands in place of whole values: no rule is about it, so that rows that are merged with masked ones stay."""
 _TARGETS: Final = {"tag": "target_tag", "id": "target_id", "class": "target_class"}
 ELEMENT_COLUMNS: Final = ("target_text", "href", "title")
 """What an element of a page shows: masked where a selector matches, unless the rule names other columns."""
 _ROWS_HAVE: Final = "rows have tag, id and classes of the element itself only"
+_REMEMBERED: Final = 10_000
 _HIT: Final = f"{PRIVATE}hit"
 _SELECTOR: Final = re.compile(r"(?P<tag>[A-Za-z][\w-]*)?(?P<more>(?:[#.][A-Za-z_][\w-]*)*)")
 
@@ -106,9 +110,13 @@ class MaskRule:
     kinds: tuple[str, ...] = ()
     selector: Selector | None = None
 
-    def of_table(self, table: str) -> bool:
-        """Return whether the rule is for a table, as Heap calls it."""
-        return any(fnmatchcase(table, pattern) for pattern in self.tables)
+    def of_table(self, names: Collection[str]) -> bool:
+        """Return whether the rule is for a table, by any of its names."""
+        return any(fnmatchcase(name, pattern) for pattern in self.tables for name in names)
+
+    def of_column(self, name: str, patterns: Sequence[str], by_name: Collection[str]) -> bool:
+        """Return whether the rule is for a column; one of `by_name` only if the rule spells its name out."""
+        return name in self.columns if name in by_name else any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True)
@@ -121,34 +129,63 @@ class MaskHits:
     """Value to pseudonym; kept where the settings say, and nowhere else."""
 
 
-class Masker:
-    """Applies rules to rows of tables.
+def _as_it_is(texts: pl.Series) -> pl.Series:
+    return texts
 
-    `keys`: columns that no rule may touch, because they say whose and which a row is.
+
+class Masker:
+    """Applies rules to the rows of a table.
+
+    Parameters
+    ----------
+    names
+        What the table is called: by Heap, as an asset of the lake.
+    keys
+        Columns that no rule may touch, because they say which a row is, and when it happened.
+    by_name
+        Columns that identify people: a rule must spell them out, a pattern or a kind of values is not enough.
+    spelled
+        Column to what makes one spelling of values before they are hashed, so that the pseudonym of a person is the
+        same wherever they are named.
     """
 
-    def __init__(self, rules: Sequence[MaskRule], key: bytes, keys: Sequence[str]) -> None:
-        self._rules = list(enumerate(rules))
+    def __init__(
+        self,
+        rules: Sequence[MaskRule],
+        key: bytes,
+        names: Collection[str],
+        keys: Collection[str] = (),
+        by_name: Collection[str] = (),
+        spelled: Mapping[str, Callable[[pl.Series], pl.Series]] | None = None,
+    ) -> None:
+        self._rules = [(number, rule) for number, rule in enumerate(rules) if rule.of_table(names)]
         self._key = key
         self._keys = set(keys)
+        self._by_name = set(by_name) - self._keys
+        self._spelled = spelled or {}
         self._pseudonyms: dict[str, str] = {}
+        self._kinds = {number: [kind for kind in KINDS if kind.name in rule.kinds] for number, rule in self._rules}
+        self._hashes: dict[tuple[str, str], str] = {}
+        self._about: dict[tuple[int, str], bool] = {}
 
-    def applied(self, table: str, rows: pl.DataFrame) -> MaskHits:
-        """Return the rows of a table after all rules, in their order."""
+    def __bool__(self) -> bool:
+        """Whether any rule is for the table."""
+        return bool(self._rules)
+
+    def applied(self, rows: pl.DataFrame) -> MaskHits:
+        """Return the rows after all rules, in their order."""
         cells: dict[tuple[int, str], int] = {}
         self._pseudonyms = {}
         for number, rule in self._rules:
-            if not rule.of_table(table):
-                continue
             where = rule.selector.matches(rows.columns) if rule.selector else pl.lit(value=True)
             chosen = rows.with_columns(where.alias(_HIT))[_HIT]
             for name in self._columns(rule, rows):
-                changed = self._changed(rule, rows[name], chosen)
+                changed = self._changed(number, rule, rows[name], chosen)
                 if changed is not None:
                     values, count = changed
                     cells[number, name] = count
                     rows = rows if rule.action == "fail" else rows.with_columns(values.alias(name))
-        return MaskHits(rows, cells, self._pseudonyms)
+        return MaskHits(rows, cells, self.taken_pseudonyms())
 
     def _columns(self, rule: MaskRule, rows: pl.DataFrame) -> list[str]:
         patterns = rule.columns or (ELEMENT_COLUMNS if rule.selector else ("*",))
@@ -156,15 +193,19 @@ class Masker:
             name
             for name in rows.columns
             if name not in self._keys
-            and any(fnmatchcase(name, pattern) for pattern in patterns)
+            and rule.of_column(name, patterns, self._by_name)
             and (not rule.kinds or rows.schema[name] == pl.String)
             and not rows.schema[name].is_nested()
         ]
 
-    def _changed(self, rule: MaskRule, values: pl.Series, chosen: pl.Series) -> tuple[pl.Series, int] | None:
+    def _changed(
+        self, number: int, rule: MaskRule, values: pl.Series, chosen: pl.Series
+    ) -> tuple[pl.Series, int] | None:
         """Return the values with those that the rule is about replaced, and their number; None if there are none."""
         of_rule = chosen & values.is_not_null()
-        kinds = [kind for kind in KINDS if kind.name in rule.kinds]
+        if values.dtype == pl.String:
+            of_rule &= ~values.str.contains(STAND_IN).fill_null(value=False)
+        kinds = self._kinds[number]
         if rule.kinds:
             may_be = pl.any_horizontal(*(pl.col(values.name).str.contains(kind.pattern) for kind in kinds))
             of_rule &= values.to_frame().select(may_be).to_series().fill_null(value=False)
@@ -188,13 +229,66 @@ class Masker:
 
     def _replaced(self, action: Action, texts: pl.Series) -> pl.Series:
         if action == "hash":
-            return self._hashed(texts)
+            return self._hashed(self._spelled.get(texts.name, _as_it_is)(texts))
         return pl.Series([MASKED if action == "mask" else None] * len(texts), dtype=pl.String)
 
     def _hashed(self, texts: pl.Series) -> pl.Series:
         hashed = PREFIX + keyed_hashes(texts, self._key, _PURPOSE)
         self._pseudonyms |= dict(zip(texts.to_list(), hashed.to_list(), strict=True))
         return hashed
+
+    def value(self, name: str, value: str | float | bool) -> tuple[str | float | bool | None, int | None]:
+        """Return one value after all rules, None if it is dropped; and the number of a rule that refuses it.
+
+        As :meth:`applied` does with a table of one cell, but for rules of elements, which messages have none of.
+        """
+        changed: str | float | bool | None = value
+        for number, rule in self._rules:
+            if changed is None or (isinstance(changed, str) and re.search(STAND_IN, changed)):
+                break
+            if rule.selector is not None or not self._is_about(number, rule, name):
+                continue
+            if rule.kinds:
+                if not isinstance(changed, str):
+                    continue
+                masked = self._without_kinds(rule.action, changed, self._kinds[number])
+                if masked == changed:
+                    continue
+            else:
+                text = str(changed).lower() if isinstance(changed, bool) else str(changed)
+                masked = self._replaced_text(rule.action, name, text)
+            if rule.action == "fail":
+                return value, number
+            changed = masked
+        return changed, None
+
+    def identifies(self, name: str) -> bool:
+        """Return whether a column identifies people, so that only rules that spell it out are about it."""
+        return name in self._by_name
+
+    def _replaced_text(self, action: Action, name: str, text: str) -> str | None:
+        """Return what :meth:`_replaced` does; people come again and again, and hashing one text costs a millisecond."""
+        if action != "hash":
+            return MASKED if action == "mask" else None
+        if (name, text) not in self._hashes:
+            if len(self._hashes) >= _REMEMBERED:
+                self._hashes.clear()
+            self._hashes[name, text] = str(self._replaced(action, pl.Series(name, [text]))[0])
+        return self._hashes[name, text]
+
+    def taken_pseudonyms(self) -> dict[str, str]:
+        """Return value to pseudonym of all values since the last call."""
+        taken, self._pseudonyms = self._pseudonyms, {}
+        return taken
+
+    def _is_about(self, number: int, rule: MaskRule, name: str) -> bool:
+        """Return whether a rule is for a column; names of messages' fields come again and again."""
+        if (number, name) not in self._about:
+            if len(self._about) >= _REMEMBERED:
+                self._about.clear()
+            about = name not in self._keys and rule.of_column(name, rule.columns or ("*",), self._by_name)
+            self._about[number, name] = about
+        return self._about[number, name]
 
     def _without_kinds(self, action: Action, text: str, kinds: Sequence[Kind]) -> str | None:
         for kind in kinds:

@@ -10,7 +10,7 @@ from heap_assets.project.environment import (
 )
 from heap_assets.project.heap_sources import s3_access
 from heap_assets.project.inbox import folded_columns, table_columns
-from heap_assets.project.masking import masking_rules, would_mask
+from heap_assets.project.masking import masked, masked_scan, masking_rules, message_masker, rules_version, would_mask
 from heap_assets.project.names import PLAIN_NAMES, Names
 from heap_assets.project.ownership import mapping_of, owner_column, without_erased
 from heap_assets.project.project import Project, open_project
@@ -31,12 +31,16 @@ __all__ = [
     "load_catalogue",
     "load_settings",
     "mapping_of",
+    "masked",
+    "masked_scan",
     "masking_rules",
+    "message_masker",
     "open_project",
     "owner_column",
     "parse_settings",
     "refused_hosts",
     "remember_environment",
+    "rules_version",
     "s3_access",
     "settings_schema",
     "table_columns",

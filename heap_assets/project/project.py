@@ -37,7 +37,7 @@ from heap_assets.project.allowed_hosts import allowed_hosts
 from heap_assets.project.catalogue import load_catalogue
 from heap_assets.project.heap_sources import files_source, s3_access
 from heap_assets.project.inbox import check_folded_column, mappings_of, message_sources, message_tables
-from heap_assets.project.masking import masked
+from heap_assets.project.masking import masked_landed
 from heap_assets.project.names import PLAIN_NAMES, Names
 from heap_assets.project.ownership import landed_without_erased
 from heap_assets.project.settings import (
@@ -147,7 +147,7 @@ class Project:
                 limits=Limits(limits.block_mb << 20, limits.file_mb << 20),
                 now=clock.now,
                 without_erased=partial(landed_without_erased, self),
-                masked=partial(masked, self) if self.settings.privacy.rules else None,
+                masked=partial(masked_landed, self) if self.settings.privacy.rules else None,
             ),
         )
 

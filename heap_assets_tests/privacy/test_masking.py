@@ -40,7 +40,9 @@ def rows(**columns: list[object]) -> pl.DataFrame:
 
 
 def test_kinds_of_values_are_masked_where_they_stand_and_what_only_looks_like_one_is_not() -> None:
-    masker = Masker([MaskRule("mask", kinds=("email", "card_number", "social_security_number", "phone"))], KEY, KEYS)
+    masker = Masker(
+        [MaskRule("mask", kinds=("email", "card_number", "social_security_number", "phone"))], KEY, ["signup"], KEYS
+    )
     frame = rows(
         note=[
             "mail ann@x.example now",
@@ -51,7 +53,7 @@ def test_kinds_of_values_are_masked_where_they_stand_and_what_only_looks_like_on
         ],
         phone=["+49 151 5550123", None, "call me", "1", "2026"],
     )
-    hits = masker.applied("signup", frame)
+    hits = masker.applied(frame)
     assert hits.rows["note"].to_list() == [
         "mail [email] now",
         "paid with [card_number].",
@@ -66,19 +68,19 @@ def test_kinds_of_values_are_masked_where_they_stand_and_what_only_looks_like_on
 @given(st.lists(st.text(min_size=1), min_size=1))
 def test_pseudonyms_are_the_same_for_equal_values_and_tell_others_apart(values: list[str]) -> None:
     rule = MaskRule("hash", columns=("member",))
-    first = Masker([rule], KEY, KEYS).applied("a", rows(member=values))
-    second = Masker([rule], KEY, KEYS).applied("b", rows(member=values[::-1]))
+    first = Masker([rule], KEY, ["a"], KEYS).applied(rows(member=values))
+    second = Masker([rule], KEY, ["b"], KEYS).applied(rows(member=values[::-1]))
     assert first.rows["member"].to_list() == second.rows["member"].to_list()[::-1]
     assert first.rows["member"].n_unique() == len(set(values))
     assert first.pseudonyms == dict(zip(values, first.rows["member"], strict=True))
     assert (
-        Masker([rule], b"1" * 32, KEYS).applied("a", rows(member=values)).rows["member"][0] != first.rows["member"][0]
+        Masker([rule], b"1" * 32, ["a"], KEYS).applied(rows(member=values)).rows["member"][0] != first.rows["member"][0]
     )
 
 
 def test_keys_are_never_touched_and_numbers_stay_numbers_when_they_are_dropped() -> None:
     frame = rows(user_id=[1, 2], amount=[3, 4])
-    hits = Masker([MaskRule("drop", columns=("*",))], KEY, KEYS).applied("a", frame)
+    hits = Masker([MaskRule("drop", columns=("*",))], KEY, ["a"], KEYS).applied(frame)
     assert hits.rows.schema == frame.schema
     assert hits.rows.rows() == [(0, 1, None), (1, 2, None)]
 
@@ -92,11 +94,11 @@ def test_a_selector_is_matched_with_the_element_alone(selector: str, matched: li
         target_tag=["input", "input", "div"], target_id=["#pan", None, "x"], target_class=["card big", "", "card"],
         target_text=["4111", "hello", "text"],
     )  # fmt: skip
-    hits = Masker([MaskRule("mask", selector=parsed_selector(selector))], KEY, KEYS).applied("click", frame)
+    hits = Masker([MaskRule("mask", selector=parsed_selector(selector))], KEY, ["click"], KEYS).applied(frame)
     assert hits.rows.with_row_index().filter(target_text="[masked]")["index"].to_list() == matched
     assert (
-        Masker([MaskRule("mask", selector=parsed_selector(selector))], KEY, KEYS)
-        .applied("a", frame.drop("target_tag", "target_id", "target_class"))
+        Masker([MaskRule("mask", selector=parsed_selector(selector))], KEY, ["a"], KEYS)
+        .applied(frame.drop("target_tag", "target_id", "target_class"))
         .cells
         == {}
     )
