@@ -71,6 +71,9 @@ UNIFIED_EVENTS = "unified_events"
 STATUS_REPORT = "status/report"
 ERASURES = "privacy/erasures"
 SHARED_WITH = "privacy/shared_with"
+FINDINGS = "privacy/findings"
+KEYS = "privacy/keys"
+RETENTION = "privacy/retention"
 
 INBOX_MESSAGES = ("track", "identify", "group", "page", "screen", "alias", "delete")
 """Tables of the inbox, by the type of the message (destinations_b.md 4.2); each webhook source has one besides."""

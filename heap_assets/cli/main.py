@@ -40,6 +40,7 @@ _COMMANDS = {
     "sync": ("heap_assets.cli.sync", "Plan, run, confirm; retry rejected rows, resend, forget a key"),
     "erase": ("heap_assets.cli.erase", "Erase people from everything that is kept, with a proof"),
     "keys": ("heap_assets.cli.keys", "Show which credentials have to be replaced"),
+    "findings": ("heap_assets.cli.mask", "Search the newest days for personal data, without writing"),
     "mask": ("heap_assets.cli.mask", "Count what the rules of privacy.rules would change, without writing"),
     "person": ("heap_assets.cli.person", "Export what is held of a person; list who got what"),
     "publish": ("heap_assets.cli.publish", "Put new days into the warehouses of the settings, or say what would be"),

@@ -8,6 +8,9 @@ import polars as pl
 
 from heap_assets.identity import AUDIT_SCHEMA, CHANGES, CONFLICTS, GRAPH, LINKS, REVIEW, SHARED
 from heap_assets.pipelines.erasure_requests import SCHEMA as ERASURE_SCHEMA
+from heap_assets.pipelines.findings import SCHEMA as FINDINGS_SCHEMA
+from heap_assets.pipelines.keys import SCHEMA as KEYS_SCHEMA
+from heap_assets.pipelines.retention import SCHEMA as RETENTION_SCHEMA
 from heap_assets.profiles import MEMBERSHIP_SCHEMA, PROFILE_SCHEMA, UNIFIED_SCHEMA
 from heap_assets.project import Project
 from heap_assets.signals import FIRINGS
@@ -16,7 +19,10 @@ from heap_assets.tables import (
     AUDIENCES,
     AUDIT,
     ERASURES,
+    FINDINGS,
+    KEYS,
     PROFILES,
+    RETENTION,
     UNIFIED_EVENTS,
     is_analytics,
     is_heap_table,
@@ -46,6 +52,9 @@ _SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     AUDIT: AUDIT_SCHEMA,
     UNIFIED_EVENTS: UNIFIED_SCHEMA,
     ERASURES: ERASURE_SCHEMA,
+    FINDINGS: FINDINGS_SCHEMA,
+    RETENTION: RETENTION_SCHEMA,
+    KEYS: KEYS_SCHEMA,
 }
 
 

@@ -20,7 +20,14 @@ from heap_assets.orchestration.assets.identity import identity
 from heap_assets.orchestration.assets.inbox import GROUP as INBOX
 from heap_assets.orchestration.assets.inbox import inbox_tables
 from heap_assets.orchestration.assets.labels import labels, labels_schedules
-from heap_assets.orchestration.assets.privacy import erasure_job, erasure_schedule, erasures
+from heap_assets.orchestration.assets.privacy import (
+    erasure_job,
+    erasure_schedule,
+    erasures,
+    policies,
+    policy_job,
+    policy_schedule,
+)
 from heap_assets.orchestration.assets.profiles import profiles
 from heap_assets.orchestration.assets.publish import GROUP as PUBLISH
 from heap_assets.orchestration.assets.publish import publishing
@@ -124,7 +131,7 @@ def _definitions(project: Project) -> dg.Definitions:
         dg.DefaultScheduleStatus.RUNNING if run.automation == "running" else dg.DefaultScheduleStatus.STOPPED
     )
     retention = retention_job(project)
-    erasing = erasure_job(names)
+    erasing, looking = erasure_job(names), policy_job(names)
     recency = recency_job(hourly_checks(project), names=names, status=schedule_status)
     exported = is_exported(project)
     arrivals: list[dg.AssetsDefinition | dg.AssetSpec] = (
@@ -153,6 +160,7 @@ def _definitions(project: Project) -> dg.Definitions:
         *reports(project),
         *labels(project),
         erasures(project),
+        *policies(project),
     ]
     by_group = Groups(project, assets)
     by_group.check_names(project)
@@ -195,6 +203,7 @@ def _definitions(project: Project) -> dg.Definitions:
             status_schedule(names, schedule_status),
             retention_schedule(names, retention, schedule_status),
             erasure_schedule(names, erasing, schedule_status),
+            policy_schedule(names, looking, schedule_status),
         ],
         jobs=[
             *rebuilding_jobs(project, by_group),
@@ -203,6 +212,7 @@ def _definitions(project: Project) -> dg.Definitions:
             retention,
             recency.job,
             erasing,
+            looking,
         ],
     )
 

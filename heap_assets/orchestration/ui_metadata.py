@@ -14,10 +14,13 @@ from heap_assets.orchestration.groups import owners_of
 from heap_assets.pipelines import delivery, erasure
 from heap_assets.pipelines.analytics import analytics_of_day
 from heap_assets.pipelines.column_docs import column_docs
+from heap_assets.pipelines.findings import findings
+from heap_assets.pipelines.keys import key_states
 from heap_assets.pipelines.labels import drift_of_labels
 from heap_assets.pipelines.models import model_of_day
 from heap_assets.pipelines.people import audit_of_day, identity_of_day, profiles_of_day
 from heap_assets.pipelines.reports import report_day
+from heap_assets.pipelines.retention import expired_events
 from heap_assets.pipelines.reverse_etl import start_and_wait
 from heap_assets.pipelines.reviewing import reviewed_table
 from heap_assets.pipelines.signals import signal_of_day
@@ -29,9 +32,11 @@ from heap_assets.tables import (
     ANALYTICS,
     AUDIT,
     ERASURES,
+    FINDINGS,
     GRAPH,
     HEAP,
     IDENTITY,
+    KEYS,
     LABELS,
     LANDING,
     LINKS,
@@ -39,6 +44,7 @@ from heap_assets.tables import (
     MODELS,
     PROFILES,
     REPORTS,
+    RETENTION,
     REVERSE_ETL,
     REVIEW,
     SIGNALS,
@@ -67,6 +73,9 @@ _CODE: Mapping[str, Callable[..., Any]] = {
     AUDIT: audit_of_day,
     UNIFIED_EVENTS: unified_day,
     ERASURES: erasure.run,
+    FINDINGS: findings,
+    KEYS: key_states,
+    RETENTION: expired_events,
     SYNCS: delivery.send,
     SIGNALS: signal_of_day,
     ANALYTICS: analytics_of_day,

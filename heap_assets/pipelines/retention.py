@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Final
+
+import polars as pl
 
 from heap_assets import clock
 from heap_assets.pipelines.suites import required_checks
@@ -24,6 +27,7 @@ from heap_assets.tables import (
     INBOX,
     LINKS,
     PROFILES,
+    RETENTION,
     REVIEW,
     SHARED,
     SIGNALS,
@@ -39,6 +43,17 @@ _OF_EVENTS = (HEAP, INBOX, SIGNALS, UNIFIED_EVENTS)
 """What the paths of tables of events start with."""
 _TRIED = "readable"
 _DAY_LENGTH = len("2026-01-01")
+
+
+SCHEMA: Final = pl.Schema(
+    {
+        "table": pl.String(),
+        "oldest_day": pl.Date(),
+        "days": pl.Int64(),
+        "expired_days": pl.Int64(),
+        "expired_sources": pl.Int64(),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -90,6 +105,26 @@ def expired_sources(project: Project) -> dict[str, int]:
         return {}
     landed = {heap_asset(one.table): one.rows + one.set_aside for one in expired_rows(project.landing, first)}
     return landed | {asset: len(keys) for asset, keys in _expired_parts(project, first).items()}
+
+
+def retention_table(project: Project) -> pl.DataFrame:
+    """Return what of each table is kept, and what has expired and is still there: :data:`SCHEMA`."""
+    days = Counter(day.asset for day in [*expired(project), *expired_events(project)])
+    sources = expired_sources(project)
+    assets = sorted({*_snapshots(project), *_event_assets(project), *sources})
+    rows = []
+    for asset in assets:
+        partitions = [key for key in project.lake.partitions(asset) if _is_day(key)]
+        oldest = date.fromisoformat(partitions[0]) if partitions else None
+        rows.append((asset, oldest, len(partitions), days.get(asset, 0), sources.get(asset, 0)))
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def write_retention(project: Project) -> pl.DataFrame:
+    """Write :func:`retention_table` as the table `privacy/retention` of the lake; returns it."""
+    table = retention_table(project)
+    project.lake.write(RETENTION, None, table)
+    return table
 
 
 def forget_sources(project: Project) -> None:

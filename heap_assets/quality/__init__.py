@@ -28,6 +28,8 @@ from heap_assets.quality.inbox import (
     followed_check,
 )
 from heap_assets.quality.measures import unique_key_check
+from heap_assets.quality.personal_data import personal_columns, sample_of
+from heap_assets.quality.privacy_tables import checks_for_privacy
 from heap_assets.quality.profiles import WarehouseKeys, checks_for_profiles, name_of_key_check
 from heap_assets.quality.recency import recency_checks
 from heap_assets.quality.result_store import ALL_PARTITIONS, StoredResult
@@ -83,6 +85,7 @@ __all__ = [
     "checks_for_identity",
     "checks_for_message_table",
     "checks_for_migrations",
+    "checks_for_privacy",
     "checks_for_profiles",
     "checks_for_sync",
     "checks_for_unified_events",
@@ -101,9 +104,11 @@ __all__ = [
     "nothing_lost",
     "nothing_lost_check",
     "nothing_to_compare",
+    "personal_columns",
     "quota_result",
     "recency_checks",
     "record_check",
+    "sample_of",
     "sync_results",
     "unique_key_check",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from heap_assets.privacy import KINDS, is_card, luhn
+from heap_assets.privacy import KINDS, STAND_IN, is_card, luhn
 from heap_assets.quality.results import CheckResult
 from heap_assets.values import PRIVATE
 
@@ -27,8 +27,9 @@ _VERSION_NAME = re.compile(r"version|release|build|firmware", re.IGNORECASE)
 _MOST = 0.5
 
 
-__all__ = ["is_card", "luhn", "named_like_personal_data", "no_personal_data"]
+__all__ = ["is_card", "luhn", "named_like_personal_data", "no_personal_data", "personal_columns", "sample_of"]
 _NUMBERED = tuple(enumerate(KINDS))
+Hit = tuple[str, str, str, int, float]
 
 
 def no_personal_data(
@@ -44,9 +45,8 @@ def no_personal_data(
     searched = [name for name in properties if name in schema and schema[name] == pl.String and name not in skipped]
     if not searched:
         return CheckResult(passed=True, numbers={"properties_searched": 0})
-    total = rows.select(pl.len()).collect().item()
-    sample = rows.select(searched).gather_every(max(total // rows_searched, 1)).collect()
-    hits = [hit for name in searched for hit in _search(name, sample[name], allowed)]
+    sample = sample_of(rows.select(searched), rows_searched)
+    hits = personal_columns(sample, allowed)
     table = pl.DataFrame(hits, schema=["property", "kind", "by", "values", "share"], orient="row") if hits else None
     return CheckResult(
         passed=not hits,
@@ -61,18 +61,30 @@ def no_personal_data(
     )
 
 
+def sample_of(rows: pl.LazyFrame, most: int) -> pl.DataFrame:
+    """Return every n-th row of a table, so that there are about `most`: the same ones each time."""
+    total = rows.select(pl.len()).collect().item()
+    return rows.gather_every(max(total // most, 1)).collect()
+
+
+def personal_columns(rows: pl.DataFrame, allowed: float) -> list[Hit]:
+    """Return what of each text column looks like personal data: column, kind, by (value or name), values, share.
+
+    What rules of masking have put in place of values is none. `allowed`: share of values that may look like one kind.
+    """
+    texts = [name for name, dtype in rows.schema.items() if dtype == pl.String]
+    return [hit for name in texts for hit in _search(name, rows[name], allowed)]
+
+
 def named_like_personal_data(name: str) -> bool:
     """Return whether a property is called like a piece of personal data (`user_email`, not `email_template`)."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     return bool(_PERSONAL_NAME.search(snake)) and not _ABOUT_A_NAME.search(snake)
 
 
-Hit = tuple[str, str, str, int, float]
-
-
 def _search(name: str, column: pl.Series, allowed: float) -> list[Hit]:
     values = column.drop_nulls()
-    values = values.filter(values.str.strip_chars() != "")
+    values = values.filter((values.str.strip_chars() != "") & ~values.str.contains(STAND_IN))
     if values.is_empty():
         return []
     counts = values.value_counts(name=_ROWS)

@@ -84,6 +84,7 @@ class Thresholds:
     personal_share: float = _threshold(
         0.001, "Share of searched values of one column that may look like personal data."
     )
+    key_notice_days: int = _threshold(14, "Days before the end of a credential from which on a check warns.")
     sync_rejected: float = _threshold(0.01, "Share of a sync's rows that the destination may refuse.")
     sync_invalid: float = _threshold(
         0.05,

@@ -26,7 +26,7 @@ NAMED_BY_USERS = {
     "checks", "columns", "event_names", "events", "features", "headers", "identifiers", "leave_out", "nulls", "options",
     "properties", "publish", "sources", "staging_options", "sync", "tables", "traits", "users", "pageviews", "*",
     "shared_above", "user_properties", "audiences", "reverse_etl", "transform", "scores", "weights", "signals",
-    "analytics", "models",
+    "analytics", "models", "environments", "personal",
 }  # fmt: skip
 """Sections whose keys are names of tables, columns and the like, not of settings."""
 NOT_OURS = re.compile(r"0x[0-9a-f]{8}|pydantic|NoneType|<class|dictionary|instance of|discriminator|Unquoted|function-")

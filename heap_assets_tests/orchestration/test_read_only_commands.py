@@ -56,6 +56,7 @@ READING = (
     "erase list",
     "keys",
     "mask",
+    "findings",
     "person shared",
     "person shared email:nobody@acme.test",
     "erase show er-2026-01-01-0",

@@ -30,7 +30,7 @@ identity: {identifiers: [{type: heap_identity}, {type: heap_user_id}]}
 run: {automation: stopped}
 keep: {event_years: 2}
 """
-OLD, LAST_OLD, KEPT = date(2024, 1, 20), date(2024, 2, 29), date(2024, 3, 2)
+OLD, LAST_OLD, RETENTION = date(2024, 1, 20), date(2024, 2, 29), date(2024, 3, 2)
 THEN, NOW = "2024-03-07T03:00:00+00:00", "2026-03-15T03:00:00+00:00"
 FIRST = date(2024, 3, 1)
 
@@ -78,14 +78,14 @@ def project(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> 
     second = [
         event(3, f"{LAST_OLD} 23:59:59", 6, note="canary-two"),
         event(4, f"{FIRST} 00:00:00", 6, note="kept-one"),
-        event(5, f"{KEPT} 10:00:00", 6, note="kept-two"),
+        event(5, f"{RETENTION} 10:00:00", 6, note="kept-two"),
     ]
     bucket.dump(2, "2024-03-03T02:00:00", signup=second, users=[user(6, "2024-03-02 00:00:00")])
     for dump in (1, 2):
         report = land(project, dump).report
         assert not report.failed
         project.landing.confirm(dump, report.touched)
-    built(project, tmp_path, OLD, LAST_OLD, FIRST, KEPT)
+    built(project, tmp_path, OLD, LAST_OLD, FIRST, RETENTION)
     posted = [
         {"message_id": name, "table": table, "time": at * 1_000_000, "sent_by": "x", "body": {"v": name}}
         for name, table, at in (
@@ -116,7 +116,7 @@ def test_old_events_go_everywhere_and_a_full_resync_brings_none_back(
     assert told(project)["days"] == 2
     again = told(project)
     assert (again["days"], [name for name in again if "signup" in name]) == (0, [])
-    assert project.lake.partitions("heap/events/signup") == [str(FIRST), str(KEPT)]
+    assert project.lake.partitions("heap/events/signup") == [str(FIRST), str(RETENTION)]
     assert places_of(lake, *CANARIES) == {}
     assert set(places_of(lake, "kept-one", "kept-two", "who-it-is", "kept-track")) == {
         *("kept-one", "kept-two", "who-it-is", "kept-track")
@@ -126,7 +126,7 @@ def test_old_events_go_everywhere_and_a_full_resync_brings_none_back(
         3, "2026-03-14T02:00:00", ("signup", "user_migrations"),
         signup=[
             event(1, f"{OLD} 10:00:00", 5, note="canary-one"), event(3, f"{LAST_OLD} 23:59:59", 6, note="canary-two"),
-            event(5, f"{KEPT} 10:00:00", 6, note="kept-two"),
+            event(5, f"{RETENTION} 10:00:00", 6, note="kept-two"),
         ],
     )  # fmt: skip
     resync = land(project, 3)
@@ -136,8 +136,8 @@ def test_old_events_go_everywhere_and_a_full_resync_brings_none_back(
     assert places_of(lake, *CANARIES) == {}
     with pytest.raises(MissingInputError, match=r"older events are not kept \(keep.event_years\)"):
         event_day(Task(project, OLD, tmp_path), "signup")
-    built(project, tmp_path, KEPT)
-    assert project.lake.scan("heap/events/signup", str(KEPT)).collect()["note"].to_list() == ["kept-two"]
+    built(project, tmp_path, RETENTION)
+    assert project.lake.scan("heap/events/signup", str(RETENTION)).collect()["note"].to_list() == ["kept-two"]
 
 
 def test_days_that_are_gone_are_no_partitions_any_more(project: Project) -> None:
