@@ -31,7 +31,10 @@ from heap_assets.tables import (
     is_signal,
     warehouse_asset,
 )
-from heap_assets.values import sql_identifier, sql_literal
+from heap_assets.values import set_apart, sql_identifier, sql_literal
+
+_OWN = ("profile_id",)
+_OF_VIEWS = ("partition_key",)
 
 
 class Relations:
@@ -90,9 +93,11 @@ class Relations:
 
         Raises SettingsError for messages whose people SQL cannot tell.
         """
-        columns = pl.Schema({**schema, "profile_id": pl.String()})
+        renamed = set_apart(schema, _OWN)
+        columns = pl.Schema({renamed.get(name, name): dtype for name, dtype in schema.items()})
+        columns["profile_id"] = pl.String()
         if is_signal(table):
-            return Relation(self._firings(table, columns), columns)
+            return Relation(self._firings(table, schema), pl.Schema({**schema, "profile_id": pl.String()}))
         if is_inbox_table(table):
             return Relation(self._messages(table, schema), columns)
         if is_model(table):
@@ -103,7 +108,7 @@ class Relations:
         )
         own = f" WHERE {OWN_MARK} IS NULL OR {OWN_MARK} <> {sql_literal(OWN_VALUE)}" if OWN_MARK in schema else ""
         rows = (
-            f"(SELECT t.*, u.profile_id FROM {self.table(heap_asset(table))} AS t "
+            f"(SELECT {self._columns(schema)}, u.profile_id FROM {self.table(heap_asset(table))} AS t "
             f"JOIN ({users}) AS u ON u.user_id = t.user_id{own})"
         )
         return Relation(rows, columns)
@@ -145,7 +150,7 @@ class Relations:
     def _messages(self, table: str, schema: pl.Schema) -> str:
         """Return messages with their people: by the strongest of their identifiers that somebody has."""
         joins, owner = self._owner(table, self._project.event_sources[event_asset(table)])
-        columns = ", ".join(f"t.{sql_identifier(name)}" for name in schema if name != "event_id")
+        columns = self._columns(schema, "event_id")
         own = f"(t.{OWN_MARK} IS NULL OR t.{OWN_MARK} <> {sql_literal(OWN_VALUE)})"
         column, event = name_of_messages(table)
         where = f"{owner} IS NOT NULL AND {own}" + (f" AND t.{column} = {sql_literal(event)}" if event else "")
@@ -158,11 +163,20 @@ class Relations:
         """Return the rows of a model as events, with their people, as the model stood on its newest day."""
         joins, owner = self._owner(table, self._project.snapshot_sources[table])
         moment = f"t.{sql_identifier(self._project.settings.models[table.removeprefix(MODELS)].created_at or '')}"
-        columns = ", ".join(f"t.{sql_identifier(name)}" for name in schema if name not in ("event_id", "time"))
+        columns = self._columns(schema, "event_id", "time")
         rows = self.snapshot(table, self._project.lake.newest_partition(table, self._day))
         return (
             f"(SELECT {columns}, CAST({moment} AS TIMESTAMPTZ) AS time, CAST(NULL AS BIGINT) AS event_id, "
             f"{owner} AS profile_id FROM {rows} AS t{joins} WHERE {owner} IS NOT NULL AND {moment} IS NOT NULL)"
+        )
+
+    def _columns(self, schema: pl.Schema, *without: str) -> str:
+        """Return the columns of the rows `t`, those that are called like ours under other names."""
+        renamed, shown = set_apart(schema, _OWN), set_apart(schema, _OF_VIEWS) if self._is_view else {}
+        return ", ".join(
+            f"t.{sql_identifier(shown.get(name, name))} AS {sql_identifier(renamed.get(name, name))}"
+            for name in schema
+            if name not in without
         )
 
     def _owner(self, table: str, source: SourceTable) -> tuple[str, str]:

@@ -51,7 +51,11 @@ def with_audiences(world: World, text: str = _PROFILES, syncs: str = "{}") -> Wo
 def built_world(base: World, folder: Path) -> World:
     world = with_audiences(base.copy(folder, "{}", "http://127.0.0.1:9"))
     for day in (BEFORE, DAY):
-        world.write("heap/pageviews", day, events(day, "pageviews", (901, 1), (902, 78), (903, 900), path="/pricing"))
+        world.write(
+            "heap/pageviews",
+            day,
+            events(day, "pageviews", (901, 1), (902, 78), (903, 900), path="/pricing", profile_id="theirs"),
+        )
         build(world, day)
     return world
 
