@@ -122,24 +122,21 @@ class Paths(Query):
                 SELECT path, COUNT(*) AS frequency, SUM(COUNT(*)) OVER () AS paths,
                     ROW_NUMBER() OVER (ORDER BY COUNT(*) DESC, path NULLS FIRST) AS place
                 FROM (
-                    SELECT {unit}, part,
-                        STRING_AGG(event_type, ' > ' ORDER BY back DESC) AS path
+                    SELECT {unit}, goals_left, STRING_AGG(event_type, ' > ' ORDER BY place NULLS FIRST) AS path
                     FROM (
-                        SELECT {unit}, part, event_type,
-                            MAX(is_goal) OVER (PARTITION BY {unit}, part) AS ends,
-                            ROW_NUMBER() OVER (
-                                PARTITION BY {unit}, part
-                                ORDER BY time DESC NULLS LAST, event_id DESC NULLS LAST, event_type DESC NULLS LAST
-                            ) AS back
+                        SELECT *, MAX(place) OVER (PARTITION BY {unit}, goals_left) AS place_of_goal
                         FROM (
-                            SELECT {unit}, time, event_id, event_type,
-                                CASE WHEN event_type = $goal THEN 1 ELSE 0 END AS is_goal,
-                                COALESCE(SUM(CASE WHEN event_type = $goal THEN 1 ELSE 0 END)
-                                    OVER (PARTITION BY {unit} ORDER BY {IN_ORDER} {ROWS_BEFORE}), 0) AS part
+                            SELECT {unit}, event_type,
+                                ROW_NUMBER() OVER (PARTITION BY {unit} ORDER BY {IN_ORDER}) AS place,
+                                SUM(CASE WHEN event_type = $goal THEN 1 ELSE 0 END) OVER (
+                                    PARTITION BY {unit} ORDER BY {IN_ORDER}
+                                    ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
+                                ) AS goals_left
                             FROM events WHERE {IN_WINDOW}{has_unit}
                         ) AS numbered
+                        WHERE goals_left > 0
                     ) AS parts
-                    WHERE ends = 1 AND back <= $longest GROUP BY {unit}, part
+                    WHERE place > place_of_goal - $longest GROUP BY {unit}, goals_left
                 ) AS ways
                 GROUP BY path
             ) AS counted
