@@ -1,4 +1,4 @@
-"""Funnels of the data set that retentioneering ships, by its own count and by ours, per person and per session."""
+"""Funnels and paths of the data set that retentioneering ships, by its own count and by ours."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -20,6 +21,7 @@ _STEPS = (
     ["home", "home", "cart"],
     ["catalog", "product_card", "product_card", "purchase"],
 )
+_END = datetime(2100, 1, 1, tzinfo=UTC)
 _PEER = """
 import json, sys
 from retentioneering.datasets import load_ecom
@@ -34,12 +36,14 @@ counts = [
     [[step["unique_paths"] for step in stream.funnel_data(steps, path_col=column)["steps"]] for steps in asked]
     for column in ("user_id", "session_id")
 ]
-print(json.dumps({"steps": asked, "counts": counts}))
+to_goal = stream.truncate_paths("path_start", "purchase", path_col="session_id").df
+ways = to_goal.groupby("session_id", sort=False)["event"].agg(" > ".join).value_counts()
+print(json.dumps({"steps": asked, "counts": counts, "ways": ways.to_dict()}))
 """
 
 
 @pytest.fixture(scope="module")
-def peer(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.DataFrame, dict[str, list[list[list[int]]]]]:
+def peer(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.DataFrame, dict[str, Any]]:
     try:
         venv = environment("retentioneering", "retentioneering==5.2.4")
     except UnavailableError as missing:
@@ -48,28 +52,38 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.DataFrame, dict[s
     variables = {**os.environ, "RETENTIONEERING_NO_TRACK": "1", "DO_NOT_TRACK": "1", "HOME": str(file.parent)}
     command = [str(venv / "bin" / "python"), "-c", _PEER, str(file), json.dumps(_STEPS)]
     run = subprocess.run(command, env=variables, check=True, capture_output=True, text=True, timeout=300)
-    return pl.read_csv(file, try_parse_dates=True), json.loads(run.stdout.splitlines()[-1])
-
-
-def test_funnels_have_the_same_counts(peer: tuple[pl.DataFrame, dict[str, list[list[list[int]]]]]) -> None:
-    events, answer = peer
-    end = datetime(2100, 1, 1, tzinfo=UTC)
-    frame = events.select(
+    events = pl.read_csv(file, try_parse_dates=True).select(
         profile_id=pl.col("user_id").cast(pl.String),
         session_id=pl.col("session_id").rank("dense").cast(pl.Int64),
         event_id="row",
         time=pl.col("timestamp").cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),
         event_type="event",
     )
-    days = (end - frame["time"].min()) // timedelta(days=1) + 1  # type: ignore[operator]
+    return events, json.loads(run.stdout.splitlines()[-1])
+
+
+def _answer(events: pl.DataFrame, **definition: Any) -> pl.DataFrame:
+    days = (_END - events["time"].min()) // timedelta(days=1) + 1  # type: ignore[operator]
+    statement = parse_query({**definition, "days": days}, "q").statement(_END)
     with duckdb.connect() as sql:
         sql.execute("SET TimeZone = 'UTC'")
-        sql.register("events", frame.to_arrow())
-        for per, counts in zip(("person", "session"), answer["counts"], strict=True):
-            for steps, expected in zip(answer["steps"], counts, strict=True):
-                assert len(steps) > 1
-                query = parse_query({"kind": "funnel", "steps": steps, "per": per, "days": days}, "q")
-                statement = query.statement(end)
-                reached = sql.sql(statement.text(), params=dict(statement.parameters)).pl()["reached"].to_list()
-                assert reached == expected, (per, steps)
-                assert expected[0] > 0
+        sql.register("events", events.to_arrow())
+        frame: pl.DataFrame = sql.sql(statement.text(), params=dict(statement.parameters)).pl()
+    return frame
+
+
+def test_funnels_have_the_same_counts(peer: tuple[pl.DataFrame, dict[str, Any]]) -> None:
+    events, answer = peer
+    for per, counts in zip(("person", "session"), answer["counts"], strict=True):
+        for steps, expected in zip(answer["steps"], counts, strict=True):
+            assert len(steps) > 1
+            reached = _answer(events, kind="funnel", steps=steps, per=per)["reached"].to_list()
+            assert reached == expected, (per, steps)
+            assert expected[0] > 0
+
+
+def test_paths_to_a_purchase_have_the_same_counts(peer: tuple[pl.DataFrame, dict[str, Any]]) -> None:
+    events, answer = peer
+    table = _answer(events, kind="paths", goal="purchase", per="session", top=10**6, longest=10**6)
+    assert dict(table.select("path", "frequency").rows()) == answer["ways"]
+    assert table.height > 100
