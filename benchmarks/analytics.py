@@ -2,13 +2,17 @@
 
 Each part runs in a process of its own, on Parquet files of the same events; printed are seconds, peak memory, and the
 ratio to DuckDB with the statement that is shipped (1 where that statement is what runs). The results must be equal.
+The funnel is also computed by retentioneering, in an environment of its own with its telemetry off, over PEER_EVENTS
+events, which it must hold in memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import re
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,10 +26,27 @@ import polars as pl
 from heap_assets.analytics import AudienceTables, Relation, audience_sql, parse_query
 from heap_assets.profiles import Facts, members, parse_audience
 from heap_assets.signals import SignalDay, candidates, parse_signal
+from heap_assets_tests.environments import UnavailableError, environment
 
 END = datetime(2026, 11, 21, tzinfo=UTC)
 TYPES = ("signup", "view", "search", "cart", "buy", "share", "invite", "export")
 DAYS = 30
+STEPS = ("signup", "view", "cart", "buy")
+_RETENTIONEERING = """
+import glob, json, re, sys, time
+import pandas as pd
+from retentioneering.eventstream.eventstream import Eventstream
+started = time.perf_counter()
+files = [file for file in glob.glob(sys.argv[1] + "/*.parquet") if "people" not in file]
+columns = ["profile_id", "event_type", "time", "event_id"]
+frame = pd.concat([pd.read_parquet(file, columns=columns) for file in files]).sort_values(["time", "event_id"])
+schema = {"path_cols": ["profile_id"], "event_col": "event_type", "timestamp_col": "time"}
+stream = Eventstream(frame.drop(columns="event_id").reset_index(drop=True), schema)
+steps = stream.funnel_data(json.loads(sys.argv[2]), path_col="profile_id")["steps"]
+seconds = time.perf_counter() - started
+peak = re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())
+print(json.dumps({"seconds": seconds, "gib": int(peak[1]) / 2**20, "reached": [s["unique_paths"] for s in steps]}))
+"""
 
 
 def make(folder: Path, events: int) -> None:
@@ -125,11 +146,29 @@ def query(folder: Path, **definition: Any) -> list[int]:
 
 
 def funnel(folder: Path) -> list[int]:
-    return query(folder, kind="funnel", steps=["signup", "view", "cart", "buy"], span_hours=168, days=DAYS)
+    return query(folder, kind="funnel", steps=list(STEPS), span_hours=168, days=DAYS)
 
 
 def paths(folder: Path) -> list[int]:
     return query(folder, kind="paths", goal="buy", per="person", days=DAYS)
+
+
+def plain_funnel(folder: Path) -> list[int]:
+    """Return how many people reached each step, however long it took them."""
+    statement = parse_query({"kind": "funnel", "steps": list(STEPS), "days": DAYS}, "q").statement(END)
+    with _connection() as sql:
+        sql.execute(f"CREATE VIEW events AS SELECT * FROM read_parquet('{folder}/[!p]*.parquet')")
+        return [int(n) for n in sql.sql(statement.text(), params=dict(statement.parameters)).pl()["reached"]]
+
+
+def by_retentioneering(folder: Path) -> tuple[float, float, list[int]]:
+    """Return seconds, peak GiB and the same counts by retentioneering; raises UnavailableError."""
+    python = environment("retentioneering", "retentioneering==5.2.4") / "bin" / "python"
+    variables = {"RETENTIONEERING_NO_TRACK": "1", "DO_NOT_TRACK": "1", "HOME": str(folder), "PATH": "/usr/bin:/bin"}
+    command = [str(python), "-c", _RETENTIONEERING, str(folder), json.dumps(STEPS)]
+    run = subprocess.run(command, env=variables, check=True, capture_output=True, text=True)
+    answer = json.loads(run.stdout.splitlines()[-1])
+    return answer["seconds"], answer["gib"], answer["reached"]
 
 
 def _connection() -> duckdb.DuckDBPyConnection:
@@ -160,7 +199,9 @@ def measured(part: Callable[[Path], list[int]], folder: Path) -> tuple[float, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=2_000_000)
-    events = parser.parse_args().events
+    parser.add_argument("--peer-events", type=int, help="Events of the funnel by retentioneering [default: as many]")
+    arguments = parser.parse_args()
+    events, peer_events = arguments.events, arguments.peer_events or arguments.events
     with tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch:
         folder = Path(scratch)
         make(folder, events)
@@ -179,7 +220,20 @@ def main() -> None:
                 assert result == peer_result, f"{result} against {peer_result}"
                 line += f"   {seconds / peer_seconds:.2f} times DuckDB ({peer_seconds:.2f} s, {peer_memory:.2f} GiB)"
             print(line, flush=True)
-        print(f"{events:,} events: {total:.1f} s in all")
+        print(f"{events:,} events: {total:.1f} s in all", flush=True)
+    with tempfile.TemporaryDirectory(prefix="heap-assets-") as scratch:
+        make(Path(scratch), peer_events)
+        seconds, memory, reached = measured(plain_funnel, Path(scratch))
+        try:
+            peer_seconds, peer_memory, peer_reached = by_retentioneering(Path(scratch))
+        except UnavailableError as missing:
+            print(f"retentioneering: {missing}")
+            return
+        assert reached == peer_reached, f"{reached} against {peer_reached}"
+        print(
+            f"funnel of {peer_events:,} events: {seconds:.2f} s, {memory:.2f} GiB; by retentioneering "
+            f"{peer_seconds:.2f} s, {peer_memory:.2f} GiB, equal counts"
+        )
 
 
 if __name__ == "__main__":
