@@ -20,6 +20,8 @@ from typing import Any, Final
 import polars as pl
 
 PREFIX: Final = "property_"
+PSEUDONYM: Final = r"^user_[0-9a-f]{32}$"
+"""What stands in place of a value that a rule of masking has hashed: an identifier of any type, as it is."""
 PRIVATE: Final = "\x1f"
 """Begins the names of columns that are added for the time of a computation; no source has it in names."""
 TIME: Final = pl.Datetime("us", "UTC")

@@ -9,7 +9,7 @@ from typing import Final
 import polars as pl
 
 from heap_assets.identity.rules import EMAIL, HEAP_IDENTITY, IdentifierRule, Rules, RulesError
-from heap_assets.values import key_text
+from heap_assets.values import PSEUDONYM, key_text
 
 JUNK_VALUES: Final = (
     "null", "none", "nan", "nil", "undefined", "unknown", "anonymous", "guest", "invalid", "n/a", "not set", "-1",
@@ -92,7 +92,7 @@ def normalised(value: pl.Expr, normaliser: str) -> pl.Expr:
         case "email":
             return _each(value, _PLAIN_ADDRESS, _quick_lower, lambda spelt: _address(_lower(spelt)))
         case "digits":
-            return value.str.replace_all(r"[^0-9]", "")
+            return pl.when(value.str.contains(PSEUDONYM)).then(value).otherwise(value.str.replace_all(r"[^0-9]", ""))
     raise RulesError(f"unknown normaliser {normaliser!r}")
 
 
@@ -191,7 +191,8 @@ def reason(value: pl.Expr, rule: IdentifierRule, rules: Rules) -> pl.Expr:
     if rule.normaliser != "none":
         tests.append(("control_character", value.str.contains(r"\p{Cc}")))
     if rule.value_pattern:
-        tests.append(("pattern", ~value.str.contains(rule.value_pattern)))
+        stands_for_one = value.str.contains(PSEUDONYM)
+        tests.append(("pattern", ~(value.str.contains(rule.value_pattern) | stands_for_one)))
     return pl.coalesce(*(pl.when(test).then(pl.lit(name)) for name, test in tests), pl.lit(None, pl.String))
 
 

@@ -60,6 +60,7 @@ from heap_assets.tables import (
     warehouse_asset,
     warehouse_table,
 )
+from heap_assets.values import PSEUDONYM
 
 _HEAP_TYPES = (HEAP_IDENTITY, HEAP_USER_ID, "device_id")
 
@@ -95,7 +96,9 @@ def checks_of(project: Project, asset: str) -> list[Check]:
             asset,
             key=mapped.key,
             identifiers=plain_columns(project, asset),
-            patterns={rule.type: rule.value_pattern for rule in rules.identifiers if rule.value_pattern},
+            patterns={
+                rule.type: f"(?:{rule.value_pattern})|{PSEUDONYM}" for rule in rules.identifiers if rule.value_pattern
+            },
             normalisers={rule.type: rule.normaliser for rule in rules.identifiers},
             thresholds=tolerated,
         )

@@ -165,7 +165,7 @@ class Masker:
         self._spelled = spelled or {}
         self._pseudonyms: dict[str, str] = {}
         self._kinds = {number: [kind for kind in KINDS if kind.name in rule.kinds] for number, rule in self._rules}
-        self._hashes: dict[tuple[str, str], str] = {}
+        self._hashes: dict[tuple[str, str], str | None] = {}
         self._about: dict[tuple[int, str], bool] = {}
 
     def __bool__(self) -> bool:
@@ -233,9 +233,12 @@ class Masker:
         return pl.Series([MASKED if action == "mask" else None] * len(texts), dtype=pl.String)
 
     def _hashed(self, texts: pl.Series) -> pl.Series:
-        hashed = PREFIX + keyed_hashes(texts, self._key, _PURPOSE)
-        self._pseudonyms |= dict(zip(texts.to_list(), hashed.to_list(), strict=True))
-        return hashed
+        filled = texts.drop_nulls()
+        hashed = PREFIX + keyed_hashes(filled, self._key, _PURPOSE)
+        self._pseudonyms |= dict(zip(filled.to_list(), hashed.to_list(), strict=True))
+        if len(filled) == len(texts):
+            return hashed
+        return texts.scatter(texts.is_not_null().arg_true(), hashed)
 
     def value(self, name: str, value: str | float | bool) -> tuple[str | float | bool | None, int | None]:
         """Return one value after all rules, None if it is dropped; and the number of a rule that refuses it.
@@ -273,7 +276,7 @@ class Masker:
         if (name, text) not in self._hashes:
             if len(self._hashes) >= _REMEMBERED:
                 self._hashes.clear()
-            self._hashes[name, text] = str(self._replaced(action, pl.Series(name, [text]))[0])
+            self._hashes[name, text] = self._replaced(action, pl.Series(name, [text]))[0]
         return self._hashes[name, text]
 
     def taken_pseudonyms(self) -> dict[str, str]:

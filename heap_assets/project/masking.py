@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import polars as pl
 
 from heap_assets.config import MaskingRule
 from heap_assets.errors import SettingsError, SourceError
-from heap_assets.identity import normalised
+from heap_assets.identity import Rules, normalised, why_not
 from heap_assets.privacy import Masker, MaskHits, MaskRule, SelectorError, parsed_selector, privacy_key
 from heap_assets.project.ownership import mapping_of
 from heap_assets.sources.heap_connect import keys_of
@@ -75,28 +75,35 @@ def masker_of(project: Project, asset: str, *, keep: bool = True, of_messages: b
         keys |= {described.key, described.created_at, described.updated_at} if described else set()
     identifying = _identifying(project, asset)
     by_name |= set() if is_heap_table(asset) else set(identifying)
-    spelled = {
-        column: partial(_spelled, normaliser=normaliser) for column, normaliser in identifying.items() if normaliser
-    }
+    rules = project.rules_of_settings
+    spelled = {column: partial(_spelled, rules=rules, types=types) for column, types in identifying.items()}
     key = privacy_key(project.lake.store, settings.key_bytes, keep=keep) if settings.rules else b""
     return Masker(masking_rules(settings.rules), key, names, {one for one in keys if one}, by_name, spelled)
 
 
-def _identifying(project: Project, asset: str) -> dict[str, str]:
-    """Return the columns that a table names people by, each with the normaliser of its values, empty if it has none."""
+def _identifying(project: Project, asset: str) -> dict[str, list[str]]:
+    """Return the columns that a table names people by, each with the identifier types of its values."""
     table = mapping_of(project, asset)
-    normalisers = {rule.type: rule.normaliser for rule in project.rules_of_settings.identifiers}
-    columns: dict[str, str] = {}
+    columns: dict[str, list[str]] = {}
     for mapping in table.mappings if table else ():
         for column in mapping.columns:
-            normaliser = normalisers.get(mapping.type, "none")
-            columns[column] = columns.get(column) or ("" if normaliser == "none" else normaliser)
+            columns.setdefault(column, []).append(mapping.type)
     return columns
 
 
-def _spelled(texts: pl.Series, normaliser: str) -> pl.Series:
-    spelled = texts.to_frame("text").select(normalised(pl.col("text"), normaliser)).to_series()
-    return spelled.zip_with(spelled.is_not_null(), texts).rename(texts.name)
+def _spelled(texts: pl.Series, rules: Rules, types: Sequence[str]) -> pl.Series:
+    """Return identifiers in the one spelling of their type; null for what identifies nobody, such as `n/a`.
+
+    With a pseudonym, everybody who has none would be the same person.
+    """
+    rows = texts.to_frame("text")
+    spelled = pl.Series(texts.name, [None] * len(texts), pl.String)
+    for kind in sorted(types, key=lambda kind: rules[kind].normaliser in ("none", "strip")):
+        text = pl.col("text")
+        usable = pl.when(why_not(text, kind, rules).is_null()).then(normalised(text, rules[kind].normaliser))
+        of_kind = rows.select(usable.alias(texts.name)).to_series()
+        spelled = spelled.zip_with(spelled.is_not_null(), of_kind)
+    return spelled
 
 
 def masked_landed(project: Project, table: str, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:

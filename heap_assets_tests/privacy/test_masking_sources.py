@@ -16,14 +16,17 @@ from hypothesis import strategies as st
 from heap_assets import clock
 from heap_assets.errors import SourceError
 from heap_assets.pipelines import exports
-from heap_assets.pipelines.heap_tables import event_day, users_of_day
+from heap_assets.pipelines.heap_tables import event_day, migrations_of_day, users_of_day
+from heap_assets.pipelines.people import resolved_tables
+from heap_assets.pipelines.readiness import identity_inputs
 from heap_assets.pipelines.snapshots import snapshot_of_day
 from heap_assets.pipelines.table import MASKED, Table, Task
 from heap_assets.privacy import Masker, MaskRule
 from heap_assets.project import Project, open_project, parse_settings
+from heap_assets.tables import GRAPH
 from heap_assets_tests.live.service_process import WEB_KEY, landed, opened, serving, write_settings
 from heap_assets_tests.privacy.canary import places_of
-from heap_assets_tests.sources.heap_connect.dump_builders import Bucket, event, land_all, user
+from heap_assets_tests.sources.heap_connect.dump_builders import Bucket, event, land_all, migration, user
 
 DAY = date(2026, 11, 20)
 NOW = "2026-11-21T03:00:00+00:00"
@@ -43,7 +46,7 @@ catalogue: ./heap_catalogue.yaml
 heap:
   app_id: "11"
   source: SOURCE
-  identifiers: {users: {identity: [heap_identity, email]}}
+  identifiers: {users: {user_id: heap_user_id, identity: [heap_identity, email]}}
 warehouse:
   kind: duckdb
   path: ./w.duckdb
@@ -105,20 +108,30 @@ def test_a_person_has_one_pseudonym_in_dumps_and_warehouse_and_nothing_else_of_t
     project = project_of(tmp_path)
     bucket = Bucket(tmp_path / "bucket")
     rows = [event(1, f"{DAY} 10:00:00", 5, note=f"mail {ANN}", member="m-canary-1", password="hunter2")]
-    bucket.dump(1, "2026-11-21T02:00:00", signup=rows, users=[user(5, "2026-11-20 00:00:00", identity=ANN.lower())])
+    people = [user(5, "2026-11-20 00:00:00", identity=ANN.lower())]
+    people += [user(id, "2026-11-20 00:00:00", identity="n/a") for id in (6, 7)]
+    bucket.dump(1, "2026-11-21T02:00:00", signup=rows, users=people, user_migrations=[migration(8, 5)])
     land_all(project.landing, bucket)
-    warehouse(tmp_path, *CONTACTS)
+    nobody = "INSERT INTO crm.contacts (contact_id, email) VALUES ('c-3', 'n/a'), ('c-4', 'N/A ')"
+    warehouse(tmp_path, *CONTACTS, nobody)
     contacts, table = contacts_of(project, tmp_path)
-    assert table.notes[MASKED] == 6
+    assert table.notes[MASKED] == 8
     users = stored(project, "heap/users", users_of_day(Task(project, DAY, tmp_path)))
     signup = stored(project, "heap/events/signup", event_day(Task(project, DAY, tmp_path), "signup"))
     ann = contacts.filter(contact_id="c-1").to_dicts()[0]
-    assert ann["email"] == users["identity"][0], "however it is spelled"
+    assert ann["email"] == users.filter(user_id=5)["identity"].item(), "however it is spelled"
     assert ann["email"].startswith("user_")
     assert (ann["phone"], ann["note"], ann["password"]) == ("[phone]", "paid [card_number]", None)
     assert ann["member"].startswith("user_")
     assert signup.select("note", "password").row(0) == ("mail [email]", None)
     assert contacts.filter(contact_id="c-2")["note"].item() == "hello"
+    stored(project, "heap/user_migrations", migrations_of_day(Task(project, DAY, tmp_path)))
+    graph = resolved_tables(project, identity_inputs(project, DAY))[GRAPH].frame.collect()
+    [profile] = graph.filter(identifier=ann["email"])["profile_id"].unique()
+    assert set(graph.filter(profile_id=profile)["identifier_type"]) == {"heap_identity", "email", "heap_user_id"}
+    assert set(graph.filter(profile_id=profile)["identifier"]) == {ann["email"], "5", "8"}
+    assert users.filter(pl.col("user_id") > 5)["identity"].to_list() == [None, None], "n/a is nobody, hashed too"
+    assert contacts.filter(pl.col("contact_id") > "c-2")["email"].to_list() == [None, None]
     assert places_of(tmp_path / "lake", *CANARIES) == {}
 
 
