@@ -63,6 +63,9 @@ PROFILE_COLUMNS = (
 """Columns that every profiles table has, besides those that the settings name."""
 BEHAVIOUR_COLUMNS = ("session_count", "active_days", "last_active", "engagement_score", "lifecycle_stage")
 """Columns that `profiles.behaviour` adds to profiles, besides one per feature."""
+TREND_COLUMNS = ("sessions_per_week", "trend", "features_used")
+TOP_PAGES = "top_pages"
+"""Those that it adds on request."""
 ACCOUNT_PROFILES = "accounts/profiles"
 ACCOUNT_COLUMNS = ("account", "people", "active_people")
 """Columns that every table of accounts has, besides those that the settings name."""

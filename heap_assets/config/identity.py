@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from heap_assets.config.base import Section
-from heap_assets.tables import ACCOUNT_COLUMNS, BEHAVIOUR_COLUMNS, PROFILE_COLUMNS
+from heap_assets.tables import ACCOUNT_COLUMNS, BEHAVIOUR_COLUMNS, PROFILE_COLUMNS, TOP_PAGES, TREND_COLUMNS
 
 Choice = Literal["first_present", "newest", "earliest", "max", "min", "sum", "any"]
 
@@ -141,6 +141,16 @@ class Behaviour(Section):
         default=[],
         description="Tables of messages that count as activity beside Heap's events, such as inbox/track",
     )
+    trends: bool = Field(default=False, description="Also sessions_per_week, trend and features_used")
+    top_pages: str | None = Field(
+        default=None, description="Property of pageviews, such as path: its most frequent values are the list top_pages"
+    )
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that these settings make, in order."""
+        trends = TREND_COLUMNS if self.trends else ()
+        return [*BEHAVIOUR_COLUMNS, *self.features, *trends, *([TOP_PAGES] if self.top_pages else [])]
 
 
 class Score(Section):
@@ -167,9 +177,9 @@ class AccountsSettings(Section):
     @property
     def columns(self) -> list[str]:
         """Columns of `accounts/profiles` that these settings make, in order; none if there is no such table."""
-        features = [*self.behaviour.features] if self.behaviour else []
-        behaviour = [*BEHAVIOUR_COLUMNS, *features, *(f"{name}_people" for name in features)] if self.behaviour else []
-        return [*behaviour, *self.scores, *self.audiences]
+        behaviour = self.behaviour
+        columns = [*behaviour.columns, *(f"{name}_people" for name in behaviour.features)] if behaviour else []
+        return [*columns, *self.scores, *self.audiences]
 
     @model_validator(mode="after")
     def _columns_differ(self) -> AccountsSettings:
@@ -200,7 +210,7 @@ class ProfilesSettings(Section):
     @property
     def columns(self) -> list[str]:
         """Columns of `profiles` that these settings make, in order."""
-        behaviour = [*BEHAVIOUR_COLUMNS, *self.behaviour.features] if self.behaviour else []
+        behaviour = self.behaviour.columns if self.behaviour else []
         return [*self.traits, *behaviour, *self.scores, *self.audiences]
 
     @model_validator(mode="after")

@@ -30,11 +30,23 @@ from heap_assets.profiles import (
     in_order,
     with_audience,
     with_behaviour,
+    with_top_pages,
+    with_trends,
 )
 from heap_assets.project import Project
-from heap_assets.tables import BEHAVIOUR_COLUMNS, is_heap_event, is_inbox_table, is_model, is_signal, warehouse_asset
+from heap_assets.tables import (
+    BEHAVIOUR_COLUMNS,
+    TOP_PAGES,
+    TREND_COLUMNS,
+    is_heap_event,
+    is_inbox_table,
+    is_model,
+    is_signal,
+    warehouse_asset,
+)
 
 _STREAM = ("user_id", "time", "session_id")
+_PAGEVIEWS = "pageviews"
 
 
 def window(project: Project, day: date) -> Window:
@@ -163,16 +175,25 @@ def with_activity(
         _as_stream(rows, pl.lit(name))
         for name, rows in event_frames(project, of_features, graph, events_window).items()
     ]
-    return with_behaviour(
+    stream_of_all, days = pl.concat([events, *counted]), behaviour.days
+    profiles = with_behaviour(
         profiles,
         graph,
-        pl.concat([events, *counted]),
+        stream_of_all,
         events_window.as_of,
         features,
-        behaviour.days,
+        days,
         proofs=pl.concat([events, *proofs]) if proofs else None,
         further=pl.concat(counted) if counted else None,
     )
+    if behaviour.trends:
+        profiles = with_trends(profiles, stream_of_all, events_window.as_of, features, days)
+    if page := behaviour.top_pages:
+        [rows] = event_frames(project, [_PAGEVIEWS], graph, events_window).values()
+        if page not in rows.collect_schema():
+            rows = rows.with_columns(pl.lit(None, pl.String).alias(page))
+        profiles = with_top_pages(profiles, rows, page, events_window.as_of, days)
+    return profiles
 
 
 def _as_stream(rows: pl.LazyFrame, event_type: pl.Expr) -> pl.LazyFrame:
@@ -242,7 +263,11 @@ def column_sources(project: Project) -> dict[str, set[tuple[str, str]]]:
         tables = {*project.event_tables, *profile_settings.behaviour.messages}
         columns = {(table, column) for table in tables for column in _columns_of_person(table)}
         columns |= {(table, "session_id") for table in project.event_tables}
-        sources = dict.fromkeys(BEHAVIOUR_COLUMNS, columns)
+        sources = dict.fromkeys(
+            (*BEHAVIOUR_COLUMNS, *(TREND_COLUMNS if profile_settings.behaviour.trends else ())), columns
+        )
+        if page := profile_settings.behaviour.top_pages:
+            sources[TOP_PAGES] = {(_PAGEVIEWS, column) for column in (*_columns_of_person(_PAGEVIEWS), page)}
         for flag, event in profile_settings.behaviour.features.items():
             table = table_of_event(project, event, f"profiles.behaviour.features.{flag}")
             sources[flag] = {(table, column) for column in _columns_of_person(table)}
@@ -275,6 +300,12 @@ def check_events(project: Project) -> list[str]:
     """
     profile_settings = project.settings.profiles
     look_back_days(project)
+    page = profile_settings.behaviour.top_pages if profile_settings.behaviour else None
+    columns = project.catalogue.columns(_PAGEVIEWS) if page else None
+    if columns is not None and page not in columns:
+        raise SettingsError(
+            f"profiles.behaviour.top_pages is {page!r}, which {_PAGEVIEWS} does not have. Columns: {', '.join(columns)}"
+        )
     for audience in project.audiences:
         for criterion in audience.criteria:
             if not is_signal(criterion.type):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from heap_assets.analytics import result_columns
-from heap_assets.config import AccountsSettings
+from heap_assets.config import AccountsSettings, Behaviour
 from heap_assets.pipelines.analytics import query_of
 from heap_assets.profiles import UNIFIED
 from heap_assets.project import Project
@@ -28,6 +28,7 @@ from heap_assets.tables import (
     REVIEW,
     SHARED,
     SIGNALS,
+    TOP_PAGES,
     UNIFIED_EVENTS,
     USERS,
     is_analytics,
@@ -194,6 +195,18 @@ _BEHAVIOUR: Mapping[str, str] = {
 }
 
 
+def _asked_for(behaviour: Behaviour) -> dict[str, ColumnDoc]:
+    """Describe the columns of behaviour that are made on request."""
+    half = f"halves of the last {behaviour.days} days"
+    trends = {
+        "sessions_per_week": ColumnDoc(f"Sessions a week in the last {behaviour.days} days."),
+        "trend": ColumnDoc(f"rising, steady or falling: sessions in the {half}; empty without any."),
+        "features_used": ColumnDoc("How many of the features of `behaviour` were used."),
+    }
+    pages = {TOP_PAGES: ColumnDoc(f"The most frequent `{behaviour.top_pages}` of pageviews, the first the most.")}
+    return (trends if behaviour.trends else {}) | (pages if behaviour.top_pages else {})
+
+
 def column_docs(project: Project, path: str) -> dict[str, ColumnDoc]:
     """Return column to its description, as far as settings and code have it before anything is built."""
     fixed = dict(_COLUMNS.get(path, {}))
@@ -228,6 +241,7 @@ def _traits(project: Project) -> dict[str, ColumnDoc]:
         )
         docs[f"{name}__source"] = ColumnDoc(f"Which column `{name}` came from.")
     if profiles.behaviour:
+        docs |= _asked_for(profiles.behaviour)
         docs |= {name: ColumnDoc(text.format(profiles.behaviour.days)) for name, text in _BEHAVIOUR.items()}
         for name, event in profiles.behaviour.features.items():
             docs[name] = ColumnDoc(f"Whether the person did `{event}` in the last {profiles.behaviour.days} days.")
@@ -245,6 +259,7 @@ def _of_accounts(accounts: AccountsSettings) -> dict[str, ColumnDoc]:
     docs: dict[str, ColumnDoc] = {}
     if behaviour := accounts.behaviour:
         docs = {name: ColumnDoc(text.format(behaviour.days)) for name, text in _BEHAVIOUR.items()}
+        docs |= _asked_for(behaviour)
         for name, event in behaviour.features.items():
             docs[name] = ColumnDoc(f"Whether any of its people did `{event}` in the last {behaviour.days} days.")
             docs[f"{name}_people"] = ColumnDoc("How many of its people did.")

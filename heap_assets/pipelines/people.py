@@ -175,6 +175,7 @@ def profiles_version(project: Project) -> str:
     behaviour: list[object] | None = None
     if activity := settings.behaviour:
         behaviour = [activity.days, [*activity.features.items()], *([activity.messages] if activity.messages else [])]
+        behaviour += [activity.trends, activity.top_pages] if activity.trends or activity.top_pages else []
     scores = [[name, score.model_dump(exclude={"description"})] for name, score in settings.scores.items()]
     audiences = [one.declared for one in project.audiences]
     further = [*consent_version(project), *enrichment_version(project)]

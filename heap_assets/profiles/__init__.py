@@ -22,6 +22,8 @@ from heap_assets.profiles.behaviour import (
     lifecycle,
     transitions,
     with_behaviour,
+    with_top_pages,
+    with_trends,
 )
 from heap_assets.profiles.conditions import Condition, holds, parse_conditions
 from heap_assets.profiles.definitions import (
@@ -104,5 +106,7 @@ __all__ = [
     "with_audience",
     "with_audiences",
     "with_behaviour",
+    "with_top_pages",
+    "with_trends",
     "within_span",
 ]

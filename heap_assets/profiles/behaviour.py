@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -11,7 +11,7 @@ import polars as pl
 from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_USER_ID
 from heap_assets.profiles.audiences import events_of_profiles
-from heap_assets.tables import BEHAVIOUR_COLUMNS
+from heap_assets.tables import BEHAVIOUR_COLUMNS, TOP_PAGES
 from heap_assets.values import TIME
 
 
@@ -108,6 +108,62 @@ def with_behaviour(
         .join(lifecycle(facts, as_of), on="profile_id", how="left", maintain_order="left")
         .select(*profiles.collect_schema(), *BEHAVIOUR_COLUMNS, *features)
     )
+
+
+def with_trends(
+    profiles: pl.LazyFrame, events: pl.LazyFrame, as_of: datetime, features: Collection[str], days: int = 30
+) -> pl.LazyFrame:
+    """Add `TREND_COLUMNS` to profiles that have the columns of behaviour; parameters as of :func:`with_behaviour`.
+
+    sessions_per_week: Float64. trend: rising if the later half of the window has more than one and a half times the
+    sessions of the earlier one, falling if it has less than two thirds, else steady; null without any session.
+    features_used: how many of the flags `features` are true.
+    """
+    middle = as_of - timedelta(days=days) / 2
+    recent = events.filter((pl.col("time") < as_of) & (pl.col("time") >= as_of - timedelta(days=days)))
+    is_later = pl.col("time") >= middle
+    halves = (
+        recent.drop_nulls("session_id")
+        .group_by("profile_id")
+        .agg(
+            later=pl.col("session_id").filter(is_later).n_unique().cast(pl.Int64),
+            earlier=pl.col("session_id").filter(~is_later).n_unique().cast(pl.Int64),
+        )
+    )
+    later, earlier = pl.col("later"), pl.col("earlier")
+    trend = (
+        pl.when(later.is_null())
+        .then(pl.lit(None, pl.String))
+        .when(later * 2 > earlier * 3)
+        .then(pl.lit("rising"))
+        .when(later * 3 < earlier * 2)
+        .then(pl.lit("falling"))
+        .otherwise(pl.lit("steady"))
+    )
+    used = sum((pl.col(flag).fill_null(value=False).cast(pl.Int64) for flag in features), pl.lit(0, pl.Int64))
+    return (
+        profiles.join(halves, on="profile_id", how="left", maintain_order="left")
+        .with_columns(
+            sessions_per_week=(pl.col("session_count").fill_null(0) * 7 / days).round(2),
+            trend=trend,
+            features_used=used,
+        )
+        .drop("later", "earlier")
+    )
+
+
+def with_top_pages(
+    profiles: pl.LazyFrame, pageviews: pl.LazyFrame, page: str, as_of: datetime, days: int = 30, top: int = 3
+) -> pl.LazyFrame:
+    """Add the list of the `top` most frequent values of a property of pageviews in the window; null without any.
+
+    `pageviews`: profile_id, time and the property `page`. Of equally frequent values the smaller one is first.
+    """
+    recent = pageviews.filter((pl.col("time") < as_of) & (pl.col("time") >= as_of - timedelta(days=days)))
+    counts = recent.select("profile_id", page=pl.col(page).cast(pl.String)).drop_nulls("page")
+    counts = counts.group_by("profile_id", "page").len().sort(["len", "page"], descending=[True, False])
+    pages = counts.group_by("profile_id", maintain_order=True).agg(pl.col("page").head(top).alias(TOP_PAGES))
+    return profiles.join(pages, on="profile_id", how="left", maintain_order="left")
 
 
 PER_ACTIVE_DAY, PER_SESSION, PER_EVENT_TYPE = 5, 2, 10

@@ -21,7 +21,7 @@ accounts:
   table: accounts
   key: account_id
   member_of: account
-  behaviour: {days: 10, features: {signs: signup}}
+  behaviour: {days: 10, features: {signs: signup}, trends: true, top_pages: path}
   scores: {interest: {weights: {pageviews: 2, signup: 5}, within_days: 10}}
   audiences:
     lively: {events: [{type: pageviews, count: {gte: 3}, within_days: 10}]}
@@ -71,6 +71,8 @@ def test_the_people_of_an_account_count_together(world: World) -> None:
         assert row["signs_people"] == len({owners[user] for user in signups})
         assert row["lively"] is (len(views) >= 3)
         assert row["cold"] is (not views + signups and not row["lively"])
+        assert row["features_used"] == int(row["signs"])
+        assert row["top_pages"] == (["/"] if views else None)
     assert table["acme"]["lively"]
     assert table["acme"]["large_and_lively"]
     assert table["nobody"]["lifecycle_stage"] == "Unclassified"

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from heap_assets.errors import SettingsError
-from heap_assets.profiles import behavioural_traits, event_stream
+from heap_assets.profiles import behavioural_traits, event_stream, with_top_pages, with_trends
+from heap_assets_tests.examples import examples
 
 AS_OF = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -65,3 +69,31 @@ def test_event_tables_become_one_stream_of_profiles() -> None:
         ("ann", 7, "sign_up"),
     ]
     assert event_stream({}, graph).collect().height == 0
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(-1, 33), st.integers(1, 4), st.sampled_from([None, "/", "/b"]))
+    )
+)
+def test_trends_and_top_pages_are_those_of_a_count_by_hand(rows: list[tuple[str, int, int, str | None]]) -> None:
+    frame = events(*((who, ago, session, "pageviews") for who, ago, session, _ in rows)).with_columns(
+        path=pl.Series([page for *_, page in rows], dtype=pl.String)
+    )
+    people = pl.LazyFrame({"profile_id": ["a", "b", "c", "d"]}).with_columns(used=pl.col("profile_id") == "a")
+    counted = frame.group_by("profile_id").agg(session_count=pl.col("session_id").n_unique())
+    people = people.join(counted, on="profile_id", how="left", maintain_order="left")
+    table = with_top_pages(with_trends(people, frame, AS_OF, ["used"]), frame, "path", AS_OF).collect()
+    for person in table.to_dicts():
+        own = [row for row in rows if row[0] == person["profile_id"] and 0 < row[1] <= 30]
+        later = len({session for _, ago, session, _ in own if ago <= 15})
+        earlier = len({session for _, ago, session, _ in own if ago > 15})
+        expected = None if not own else "rising" if later > 1.5 * earlier else "falling"
+        if own and earlier * 2 / 3 <= later <= 1.5 * earlier:
+            expected = "steady"
+        assert person["trend"] == expected
+        assert person["sessions_per_week"] == round((person["session_count"] or 0) * 7 / 30, 2)
+        assert person["features_used"] == (person["profile_id"] == "a")
+        pages = Counter(page for *_, page in own if page)
+        assert person["top_pages"] == (sorted(pages, key=lambda page: (-pages[page], page)) or None)
