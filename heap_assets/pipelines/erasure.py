@@ -131,11 +131,7 @@ def look_up(project: Project, request_ids: Sequence[str]) -> list[Request]:
     request_log = Requests(project.lake.store)
     named = {one: request_log.get(one).named for one in request_ids}
     looked_up = plans(project.lake, named, clock.today())
-    changed = []
-    for request_id in request_ids:
-        plan = looked_up[request_id]
-        changed.append(request_log.update(request_id, partial(_planned_by, project, plan)))
-    return changed
+    return list(request_log.update_all({one: partial(_planned_by, project, looked_up[one]) for one in named}).values())
 
 
 def _planned_by(project: Project, plan: Plan, request: Request) -> Request:
@@ -166,8 +162,7 @@ def confirm_all(project: Project, request_ids: Sequence[str], author: str, also:
         named = replace(request.named, also=tuple(sorted({*request.named.also, *more})))
         return replace(request, named=named, state=State.CONFIRMED, confirmed_by=author, confirmed_at=clock.now())
 
-    for request_id in request_ids:
-        request_log.update(request_id, confirmed)
+    request_log.update_all(dict.fromkeys(request_ids, confirmed))
     return look_up(project, request_ids)  # once more: the graph may have moved since they were requested
 
 
@@ -241,9 +236,10 @@ def _erase(project: Project, batch: str, request_ids: Sequence[str], run_id: str
     people = _people(project, batch, identifiers)
     stored = {one: request.destinations for one, request in current.items()}
     keys = keys_at_destinations(project, people, stored)
-    for one in request_ids:
-        stones = tuple(sorted(hashes[pair] for pair in identifiers[one]))
-        current[one] = request_log.update(one, partial(_begun, batch=batch, tombstones=stones, destinations=keys[one]))
+    stones = {one: tuple(sorted(hashes[pair] for pair in identifiers[one])) for one in request_ids}
+    current = request_log.update_all(
+        {one: partial(_begun, batch=batch, tombstones=stones[one], destinations=keys[one]) for one in request_ids}
+    )
     unsettled = forget_in_ledgers(project, people, keys, journal, run_id)
     walk = _walked(LakeWalk(project, people, journal))
     unsettled |= walk.unsettled
@@ -251,9 +247,8 @@ def _erase(project: Project, batch: str, request_ids: Sequence[str], run_id: str
     entries = journal.entries()
     tally, scan = tallies(entries), _scan(project, walk)
     answers = {} if unsettled else ask_destinations(project, keys, identifiers)
-    for one in request_ids:
-        request = request_log.update(one, partial(_answered, answers[one])) if one in answers else current[one]
-        current[one] = request
+    current |= request_log.update_all({one: partial(_answered, answers[one]) for one in request_ids if one in answers})
+    for one, request in current.items():
         places = {place: asdict(of) for place, of in tally.get(one, {}).items()}
         _write_proof(store, proof_of(request, places, scan, unreached))
     if not any(request.state is State.ERASING for request in current.values()):

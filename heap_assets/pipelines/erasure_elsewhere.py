@@ -61,6 +61,8 @@ def publish_again(project: Project, journal: Journal) -> dict[str, str]:
     Returns what a target still holds and nobody can replace, or why it could not be reached: for the proof.
     """
     unreached: dict[str, str] = {}
+    if not project.settings.publish:
+        return unreached
     touched = {entry.key.rpartition("/")[0] for entry in journal.entries() if entry}
     for target in project.settings.publish:
         try:

@@ -7,6 +7,7 @@ journal has an entry before an object is replaced, so that a killed walk goes on
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -117,10 +118,16 @@ class LakeWalk:
 
     def _erased(self, info: ObjectInfo, shape: Shape, walk: Walk) -> Erased | None:
         """Return a stored table without the people; None, and the walk has it as clean, if nothing of it has to go."""
-        rows, small = self.store.scan_stored(info.key), info.size < _IN_MEMORY
-        if self.eraser.touches(rows, shape, small=small):
-            # a small file is read once; a large one is streamed, once for each thing that is counted
-            erased = self.eraser.erased(rows.collect(engine="streaming").lazy() if small else rows, shape)
+        small = info.size < _IN_MEMORY
+        if small:  # read once; a large file is streamed, once for each thing that is counted
+            content = self.store.read_stored(info.key)
+            if self.eraser.file_touches(content, shape):
+                frame = pl.read_parquet(io.BytesIO(content))
+                erased = self.eraser.erased(frame.lazy(), shape, small=True)
+                if erased.rows or erased.cells:
+                    return erased
+        elif self.eraser.touches(rows := self.store.scan_stored(info.key), shape):
+            erased = self.eraser.erased(rows, shape)
             if erased.rows or erased.cells:
                 return erased
         walk.clean[info.key] = info.etag

@@ -42,6 +42,7 @@ class Journal:
     def __init__(self, store: Store, batch: str) -> None:
         self.store = store
         self.root = f"{ROOT}/{batch}"
+        self._read: dict[str, Entry] = {}
 
     def add(self, entry: Entry) -> None:
         """Write an entry; one of the same object and version is the same."""
@@ -50,8 +51,11 @@ class Journal:
 
     def entries(self) -> Sequence[Entry]:
         """Return all entries, by key and version."""
-        entries = [Entry(**json.loads(self.store.read(info.key))) for info in self.store.list(self.root)]
-        return sorted(entries, key=lambda entry: (entry.key, entry.version))
+        keys = [info.key for info in self.store.list(self.root)]
+        for key in keys:
+            if key not in self._read:  # an entry never changes
+                self._read[key] = Entry(**json.loads(self.store.read(key)))
+        return sorted((self._read[key] for key in keys), key=lambda entry: (entry.key, entry.version))
 
 
 @dataclass(frozen=True)

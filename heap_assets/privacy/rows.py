@@ -7,12 +7,16 @@ blanked.
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from heap_assets.identity import MappedColumn, Rules, RulesError, SourceTable, normalised
 from heap_assets.privacy.people import People
@@ -26,6 +30,8 @@ PAIRS: Final = (
 )
 PROFILE_COLUMNS: Final = ("profile_id", "old_profile_id", "new_profile_id", "profile_a", "profile_b")
 """Columns of our own tables that name people: pairs of type and value, and ids of the day's profiles."""
+
+Engine = Literal["in-memory", "streaming"]
 
 CONTENT: Final = "content"
 """The column of rows that were set aside: the row as JSON."""
@@ -66,6 +72,13 @@ class Cell:
     blanks: tuple[str, ...]
     removes: bool = False
     """A hit removes the row, whatever else it has."""
+    numbers: tuple[str, pl.Series] | None = None
+    """Of a column of whole numbers: its name, and those of the people."""
+
+    @property
+    def is_never(self) -> bool:
+        """Whether none of the people has an identifier of its type."""
+        return self.hit.meta.is_literal()
 
 
 @dataclass(frozen=True)
@@ -88,62 +101,92 @@ class Eraser:
         for (kind, value), request in people.identifiers.items():
             self._by_type.setdefault(kind, {})[value] = request
 
-    def touches(self, rows: pl.LazyFrame, shape: Shape, *, small: bool = False) -> bool:
-        """Return whether any row or cell may have to go; every column that may name people is read once.
-
-        `small`: the rows fit into memory: patterns are then made ready once for all of them.
-        """
-        marked, cells = self._marked(rows, shape)
-        texts = [self._may_hold(n, t) for n, t in rows.collect_schema().items() if self.texts.requests and has_text(t)]
-        for tests in ([cell.hit for cell in cells], texts):  # ids first: they are read much faster than text
-            hit = marked.select(pl.any_horizontal(tests).any()) if tests else None
-            if hit is not None and hit.collect(engine="in-memory" if small else "streaming").item():
+    def touches(self, rows: pl.LazyFrame, shape: Shape) -> bool:
+        """Return whether any row or cell may have to go; every column that may name people is read once."""
+        raws, cells = self._cells_of(rows.collect_schema(), shape)
+        texts = [_may_hold(self.texts, name, dtype) for name, dtype in self._text_columns(rows.collect_schema())]
+        for tests in ([cell.hit for cell in cells if not cell.is_never], texts):  # ids first: they are read much faster
+            hit = rows.with_columns(raws).select(pl.any_horizontal(tests).any()) if tests else None
+            if hit is not None and hit.collect(engine="streaming").item():
                 return True
         return False
 
-    def erased(self, rows: pl.LazyFrame, shape: Shape) -> Erased:
-        """Return the table without the people, columns and their order as they are."""
-        schema = rows.collect_schema()
-        marked, cells = self._marked(rows, shape)
-        texts = [name for name, dtype in schema.items() if has_text(dtype)] if self.texts.requests else []
-        owned_rows = _is_theirs(cells)
+    def file_touches(self, content: bytes, shape: Shape) -> bool:
+        """Return :meth:`touches` of a Parquet file; of a column that has a dictionary only that is searched."""
+        file, schema = _with_dictionaries(content), pl.Schema(pl.read_parquet_schema(io.BytesIO(content)))
+        raws, cells = self._cells_of(schema, shape)
+        numbers = [cell.numbers for cell in cells if cell.numbers is not None]
+        hits = [cell.hit for cell in cells if cell.numbers is None and not cell.is_never]
+        raws = _used(raws, hits)
+        texts = self._text_columns(schema)
+        plain = [name for name, dtype in texts if dtype == pl.String]
+        nested = {name: dtype for name, dtype in texts if dtype != pl.String}
+        needed = {name for expr in (*hits, *raws) for name in expr.meta.root_names() if name in schema}
+        tests = [*hits, *(_may_hold(self.texts, name, dtype) for name, dtype in nested.items())]
+        for group in range(file.num_row_groups):
+            ids = file.read_row_group(group, [name for name, _ in numbers], use_threads=False)  # first: few bytes, and most hits
+            if any(pc.any(pc.is_in(ids[name], of.to_arrow())).as_py() for name, of in numbers):
+                return True
+            columns = file.read_row_group(group, list({*plain, *needed, *nested}), use_threads=False)
+            if tests:
+                frame = pl.DataFrame(pl.from_arrow(_decoded(columns.select(list({*needed, *nested})))))
+                if frame.with_columns(raws).select(pl.any_horizontal(tests).any()).item():
+                    return True
+            if plain and self.texts.may_be_in([_values(chunk) for name in plain for chunk in columns[name].chunks]):
+                return True
+        return False
+
+    def _text_columns(self, schema: pl.Schema) -> list[tuple[str, pl.DataType]]:
+        return [(name, dtype) for name, dtype in schema.items() if has_text(dtype)] if self.texts.requests else []
+
+    def erased(self, rows: pl.LazyFrame, shape: Shape, *, small: bool = False) -> Erased:
+        """Return the table without the people, columns and their order as they are; `small`: it fits into memory."""
+        schema, engine = rows.collect_schema(), _engine(small=small)
+        raws, cells = self._cells_of(schema, shape)
+        marked, owned_rows = rows.with_columns(raws), _is_theirs(cells)
         if shape.set_aside:
             owned_rows = owned_rows | (self._first_request(shape) != "")
         requests = [*(cell.request for cell in cells), self._first_request(shape), pl.lit("")]
-        # of literals alone, `select` would make a row of none
-        counted = marked.filter(owned_rows).with_columns(request=pl.coalesce(*requests)).select("request")
-        removed = counted.group_by("request").len().collect(engine="streaming")
-        rows_by_request = {str(request): int(count) for request, count in removed.sort("request").iter_rows()}
-        others_rows = marked.filter(~owned_rows)
-        named = pl.any_horizontal(
-            False, *(c.hit for c in cells if c.blanks), *(self._may_hold(n, schema[n]) for n in texts)
-        )
-        naming = others_rows.filter(named).collect(engine="streaming")
-        if naming.is_empty():
+        # as a column of the rows: of literals alone, `select` would make a row of none
+        counted = marked.filter(owned_rows).with_columns(request=pl.coalesce(*requests)).group_by("request").len()
+        removed = counted.collect(engine=engine).sort("request")
+        rows_by_request = {str(request): int(count) for request, count in removed.iter_rows()}
+        others_rows = marked.filter(~owned_rows) if rows_by_request else marked
+        texts = self.texts
+        if small:  # once for what follows
+            others = others_rows.collect()
+            others_rows = others.lazy()
+            texts = texts.within(_as_text(others, name, dtype) for name, dtype in self._text_columns(schema))
+        names = [name for name, _ in self._text_columns(schema)] if texts.requests else []
+        tests = [cell.hit for cell in cells if cell.blanks and not cell.is_never]
+        tests += [_may_hold(texts, name, schema[name]) for name in names]
+        naming = others_rows.filter(pl.any_horizontal(tests)).collect(engine=engine) if tests else None
+        if naming is None or naming.is_empty():
             return Erased(others_rows.select(*schema), rows_by_request, {})
-        cell_counts = self._cells(naming.lazy(), cells, texts, schema)
+        cell_counts = self._cells(naming, cells, texts, schema)
         blanked = others_rows.with_columns(_without_hits(cells, schema)).with_columns(
-            self._without_texts(name, schema[name]) for name in texts
+            _without_texts(texts, name, schema[name]) for name in names
         )
         return Erased(blanked.select(*schema), rows_by_request, cell_counts)
 
     def owned(self, rows: pl.LazyFrame, shape: Shape) -> pl.LazyFrame:
         """Return the rows of the people, in the columns of the table."""
-        marked, cells = self._marked(rows, shape)
-        return marked.filter(_is_theirs(cells)).select(*rows.collect_schema())
-
-    def _marked(self, rows: pl.LazyFrame, shape: Shape) -> tuple[pl.LazyFrame, list[Cell]]:
         schema = rows.collect_schema()
+        raws, cells = self._cells_of(schema, shape)
+        return rows.with_columns(raws).filter(_is_theirs(cells)).select(*schema)
+
+    def _cells_of(self, schema: pl.Schema, shape: Shape) -> tuple[list[pl.Expr], list[Cell]]:
+        """Return the identifiers of a row, and the columns that their tests need besides those of the table."""
         if shape.set_aside:
-            return rows, list(self._of_content(shape.table)) if shape.table else []
+            return [], list(self._of_content(shape.table)) if shape.table else []
         if shape.table is None:
-            return rows, [*self._of_pairs(schema), *self._of_profiles(schema, shape.profiles)]
+            return [], [*self._of_pairs(schema), *self._of_profiles(schema, shape.profiles)]
         columns = mapped_columns(shape.table, self.rules, schema, shape.owner)
         # an identifier of a type that none of the people has still says that the row is somebody else's
         cells = [self._of_column(column, schema) for column in columns]
         if shape.any_names:
             cells = [replace(cell, blanks=(), removes=True) for cell in cells]
-        return rows.with_columns(column.raw for column in columns), cells
+        return [column.raw for column in columns], cells
 
     def _of_column(self, column: MappedColumn, schema: pl.Schema) -> Cell:
         requests = self._by_type.get(column.type, {})
@@ -151,15 +194,16 @@ class Eraser:
         dtype = schema.get(column.label)
         name = pl.col(column.name)
         if column.many:
-            hit = name.list.eval(_is_in(column.value, requests)).list.any()
+            hit = name.list.eval(_is_in(column.value, requests)).list.any() if requests else pl.lit(value=False)
             request = name.list.eval(_request(column.value, requests)).list.drop_nulls().list.first()
             return Cell(name.list.len() > 0, hit.fill_null(value=False), request, blanks)
         if dtype is not None and dtype.is_integer():
             numbers = self._numbers(column.type, dtype)
-            hit = name.is_in(pl.lit(numbers.implode())) if len(numbers) else pl.lit(value=False)
-            return Cell(
-                name.is_not_null(), hit.fill_null(value=False), _request(name.cast(pl.String), requests), blanks
-            )
+            if numbers.is_empty():
+                return Cell(name.is_not_null(), pl.lit(value=False), _request(name.cast(pl.String), {}), blanks)
+            hit = name.is_in(pl.lit(numbers.implode())).fill_null(value=False)
+            request = _request(name.cast(pl.String), requests)
+            return Cell(name.is_not_null(), hit, request, blanks, numbers=(column.label, numbers))
         return Cell(name.is_not_null(), _is_in(column.value, requests), _request(column.value, requests), blanks)
 
     def _numbers(self, kind: str, dtype: pl.DataType) -> pl.Series:
@@ -194,14 +238,6 @@ class Eraser:
                 value = normalised(text, self.rules[mapping.type].normaliser)
                 yield Cell(text.is_not_null(), _is_in(value, requests), _request(value, requests), (), removes=True)
 
-    def _may_hold(self, name: str, dtype: pl.DataType) -> pl.Expr:
-        if not self.texts.requests or not has_text(dtype):
-            return pl.lit(value=False)
-        if dtype == pl.String:
-            return self.texts.in_column(pl.col(name))
-        text = json_or_exact(pl.col(name), dtype) if dtype.is_nested() else pl.col(name).cast(pl.String)
-        return self.texts.in_column(text)
-
     def _first_request(self, shape: Shape) -> pl.Expr:
         """Return whose a row is that was set aside and that only its text tells."""
 
@@ -217,42 +253,87 @@ class Eraser:
             return pl.lit(None, pl.String)
         return pl.col(CONTENT).map_batches(of_text, return_dtype=pl.String, is_elementwise=True)
 
-    def _without_texts(self, name: str, dtype: pl.DataType) -> pl.Expr:
-        hit = self._may_hold(name, dtype)
-
-        def blanked(parts: pl.Series) -> pl.Series:
-            values, hits = parts.struct.field("v"), parts.struct.field("h").arg_true()
-            if not len(hits):
-                return values
-            changed = [self.texts.blanked_value(value)[0] for value in values.gather(hits).to_list()]
-            if dtype.is_nested():
-                every = values.to_list()
-                for index, value in zip(hits, changed, strict=True):
-                    every[index] = value
-                return pl.Series(name, every, dtype)
-            if dtype != pl.String:  # a category that is written anew would be another one
-                changed = [None] * len(changed)
-            return values.scatter(hits, pl.Series(changed, dtype=dtype))
-
-        both = pl.struct(pl.col(name).alias("v"), hit.alias("h"))
-        return both.map_batches(blanked, return_dtype=dtype, is_elementwise=True).alias(name)
-
-    def _cells(
-        self, rows: pl.LazyFrame, cells: Sequence[Cell], texts: Sequence[str], schema: pl.Schema
-    ) -> dict[str, int]:
+    def _cells(self, rows: pl.DataFrame, cells: Sequence[Cell], texts: Texts, schema: pl.Schema) -> dict[str, int]:
         counts: Counter[str] = Counter()
         blanking = [cell for cell in cells if cell.blanks]
         roots = {name for cell in blanking for name in cell.blanks}
-        marks = [pl.when(cell.hit).then(cell.request).alias(f"r{number}") for number, cell in enumerate(blanking)]
-        columns = [pl.col(name) for name in texts if name not in roots]
-        named_rows = rows.select(*marks, *columns).collect(engine="streaming")
-        for number in range(len(blanking)):
-            counts.update(named_rows[f"r{number}"].drop_nulls().to_list())
-        for name in (name for name in texts if name not in roots):
-            hits = named_rows.select(pl.col(name).filter(self._may_hold(name, schema[name])))[name]
-            for value in hits.to_list():
-                counts.update(self.texts.blanked_value(value)[1])
+        for cell in blanking:
+            marks = rows.with_columns(request=pl.when(cell.hit).then(cell.request))["request"]
+            counts.update(marks.drop_nulls().to_list())
+        for name, dtype in schema.items():
+            if texts.requests and has_text(dtype) and name not in roots:
+                hits = rows.select(pl.col(name).filter(_may_hold(texts, name, dtype)))[name]
+                for value in hits.to_list():
+                    counts.update(texts.blanked_value(value)[1])
         return dict(sorted(counts.items()))
+
+
+def _engine(*, small: bool) -> Engine:
+    return "in-memory" if small else "streaming"
+
+
+def _used(raws: Sequence[pl.Expr], tests: Sequence[pl.Expr]) -> list[pl.Expr]:
+    names = {name for test in tests for name in test.meta.root_names()}
+    return [raw for raw in raws if raw.meta.output_name() in names]
+
+
+def _values(chunk: pa.Array) -> pa.Array:
+    return chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+
+
+def _decoded(table: pa.Table) -> pa.Table:
+    """Return a table with texts in place of places in a dictionary."""
+    for number, column in enumerate(table.schema):
+        if pa.types.is_dictionary(column.type):
+            table = table.set_column(number, column.name, pc.cast(table.column(number), column.type.value_type))
+    return table
+
+
+def _with_dictionaries(content: bytes) -> pq.ParquetFile:
+    """Open a Parquet file so that columns of text that have a dictionary are read as one."""
+    source = pa.BufferReader(content)
+    metadata = pq.read_metadata(source)
+    encoded = []
+    for number in range(metadata.num_columns if metadata.num_row_groups else 0):
+        column = metadata.row_group(0).column(number)
+        if column.physical_type == "BYTE_ARRAY" and "RLE_DICTIONARY" in column.encodings:
+            encoded.append(column.path_in_schema)
+    return pq.ParquetFile(source, metadata=metadata, read_dictionary=encoded)
+
+
+def _expression(name: str, dtype: pl.DataType) -> pl.Expr:
+    if dtype == pl.String:
+        return pl.col(name)
+    return json_or_exact(pl.col(name), dtype) if dtype.is_nested() else pl.col(name).cast(pl.String)
+
+
+def _as_text(frame: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Series:
+    return frame.select(_expression(name, dtype).alias(name)).to_series()
+
+
+def _may_hold(texts: Texts, name: str, dtype: pl.DataType) -> pl.Expr:
+    return texts.in_column(_expression(name, dtype))
+
+
+def _without_texts(texts: Texts, name: str, dtype: pl.DataType) -> pl.Expr:
+    hit = _may_hold(texts, name, dtype)
+
+    def blanked(parts: pl.Series) -> pl.Series:
+        values, hits = parts.struct.field("v"), parts.struct.field("h").arg_true()
+        if not len(hits):
+            return values
+        changed = [texts.blanked_value(value)[0] for value in values.gather(hits).to_list()]
+        if dtype.is_nested():
+            every = values.to_list()
+            for index, value in zip(hits, changed, strict=True):
+                every[index] = value
+            return pl.Series(name, every, dtype)
+        if dtype != pl.String:  # a category that is written anew would be another one
+            changed = [None] * len(changed)
+        return values.scatter(hits, pl.Series(changed, dtype=dtype))
+
+    both = pl.struct(pl.col(name).alias("v"), hit.alias("h"))
+    return both.map_batches(blanked, return_dtype=dtype, is_elementwise=True).alias(name)
 
 
 def _is_theirs(cells: Sequence[Cell]) -> pl.Expr:
@@ -291,7 +372,12 @@ def _is_in(value: pl.Expr, requests: Mapping[Any, str]) -> pl.Expr:
     return value.is_in(pl.lit(pl.Series(list(requests), dtype=pl.String).implode())).fill_null(value=False)
 
 
-def _request(value: pl.Expr, requests: Mapping[Any, str]) -> pl.Expr:
+def _request(value: pl.Expr, requests: Mapping[str, str]) -> pl.Expr:
+    """Return whose a value is; the dictionary is asked for those that are there, of which a hit has few."""
     if not requests:
         return pl.lit(None, pl.String)
-    return value.replace_strict(list(requests), list(requests.values()), default=None, return_dtype=pl.String)
+
+    def of_values(values: pl.Series) -> pl.Series:
+        return pl.Series(values.name, [requests.get(value) for value in values.to_list()], pl.String)
+
+    return value.cast(pl.String).map_batches(of_values, return_dtype=pl.String, is_elementwise=True)

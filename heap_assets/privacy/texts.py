@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 from urllib.parse import quote
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
 BLANKED: Final = "[erased]"
 _SHORTEST: Final = 8
 _MOST_AT_ONCE: Final = 20_000
+_FEW: Final = 2_500
+"""Spellings that are looked for by one pattern, which Polars compiles once; of more, tokens are joined."""
+_ROWS_AT_ONCE: Final = 100_000
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_.@-]*")
+_PIECE: Final = r"[\w.@-]+"
+_ENDS: Final = ".@-"
 _BEFORE: Final = r"(?:^|(?<=[^\w.+%@-])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt]))"
 _AFTER: Final = r"(?=$|[^\w.@-]|\.(?:$|\W))"
 
@@ -37,6 +45,8 @@ def is_searchable(value: str) -> bool:
 
 def spellings(value: str) -> set[str]:
     """Return how a value may stand in text: as it is, URL-encoded, in JSON, and in JSON with its non-ASCII escaped."""
+    if _PLAIN.fullmatch(value):  # nearly all are: the same, without the work
+        return {value, value.replace("@", "%40")}
     written = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     return {value, quote(value), quote(value, safe=""), quote(value, safe="@"), *written}
 
@@ -64,27 +74,69 @@ class Texts:
         texts = sorted(self.requests)
         return [texts[start : start + _MOST_AT_ONCE] for start in range(0, len(texts), _MOST_AT_ONCE)]
 
+    @cached_property
+    def _pattern(self) -> str:
+        return "(?i)" + "|".join(re.escape(text) for text in sorted(self.requests))
+
+    @cached_property
+    def _anchors(self) -> pl.DataFrame:
+        """Each spelling with its longest token, which a text that holds it alone has as a token too."""
+        spelled = pl.Series("spelling", list(self.requests), pl.String)
+        tokens = _canonical(spelled).str.extract_all(_PIECE).list.eval(pl.element().str.strip_chars(_ENDS))
+        sizes = tokens.list.eval(pl.element().str.len_bytes())
+        longest = tokens.list.get(sizes.list.arg_max(), null_on_oob=True).fill_null("")
+        return pl.DataFrame([spelled, longest.alias("token")])
+
     def in_column(self, column: pl.Expr) -> pl.Expr:
-        """Return whether a column of text may hold one: native and quick; :meth:`blanked` decides."""
+        """Return whether a column of text may hold one; :meth:`blanked` decides.
+
+        Each use compiles all spellings: narrow them by :meth:`within` first.
+        """
         if not self.requests:
             return pl.lit(value=False)
-        tests = [
-            column.str.contains_any(patterns, ascii_case_insensitive=True).fill_null(value=False)
-            for patterns in self._patterns
-        ]
-        return pl.any_horizontal(tests)
+        lower = column.str.to_lowercase()
+        return pl.any_horizontal(lower.str.contains_any(some).fill_null(value=False) for some in self._patterns)
+
+    def may_be_in(self, columns: Sequence[pa.Array]) -> bool:
+        """Return whether columns of text may hold one, by their bytes in a row: without a look at each value."""
+        if len(self.requests) > _FEW:
+            return bool(self.within(pl.Series(pl.from_arrow(column), dtype=pl.String) for column in columns).requests)
+        return any(self._matches(_in_a_row(column)) for column in columns)
+
+    def _matches(self, texts: pl.Series) -> bool:
+        return bool(texts.str.contains(self._pattern).any())
+
+    def within(self, columns: Iterable[pl.Series]) -> Texts:
+        """Return those that may stand alone in columns of text: of many spellings the few that are worth a search."""
+        if not self.requests:
+            return self
+        tokens = [pl.Series([""], dtype=pl.String)]
+        for column in columns:
+            for start in range(0, len(column), _ROWS_AT_ONCE):
+                joined = column.slice(start, _ROWS_AT_ONCE).str.join("\n")
+                if len(self.requests) > _FEW or self._matches(joined):
+                    tokens.append(_tokens(joined))
+        if len(tokens) == 1:
+            return Texts({})
+        candidates = pl.concat(tokens).unique().alias("token").to_frame()
+        names = self._anchors.join(candidates, on="token", how="semi")["spelling"]
+        return Texts({name: self.requests[name] for name in names})
 
     def blanked(self, text: str) -> tuple[str, list[str]]:
         """Return text without the values, and the requests of those that stood in it."""
         requests: list[str] = []
         folded = text.lower()
-        values = list(self._contained(folded))
+        values = list(self._contained(folded)) if len(self.requests) <= _FEW else self._standing_in(folded)
         # the longest first: an address contains its own domain, and a URL-encoded one its plain parts
         for value in sorted(values, key=len, reverse=True):
             pattern = re.compile(_BEFORE + re.escape(value) + _AFTER, re.IGNORECASE)
             text, count = pattern.subn(BLANKED, text)
             requests += [self.requests[value]] * bool(count)
         return text, requests
+
+    def _standing_in(self, folded: str) -> Iterable[str]:
+        narrow = self.within([pl.Series([folded], dtype=pl.String)])
+        return narrow._contained(folded) if len(narrow.requests) <= _FEW else self._contained(folded)
 
     def _contained(self, folded: str) -> Iterator[str]:
         if not self.requests:
@@ -114,6 +166,29 @@ class Texts:
         except UnicodeDecodeError:
             text, requests = self.blanked(data.decode("latin-1"))
             return text.encode("latin-1"), requests
+
+
+def _in_a_row(column: pa.Array) -> pl.Series:
+    """Return the bytes of all values as one text, without a copy."""
+    data = (column if pa.types.is_large_string(column.type) else column.cast(pa.large_string())).buffers()[2]
+    if data is None:
+        return pl.Series([], dtype=pl.String)
+    ends = pa.py_buffer(np.array([0, data.size], dtype=np.int64))
+    return pl.Series(pl.from_arrow(pa.LargeStringArray.from_buffers(1, ends, data)))
+
+
+def _canonical(texts: pl.Series) -> pl.Series:
+    """Return texts in lower case, with what is URL-encoded as what ends a token, but for the sign of addresses."""
+    lower = texts.str.to_lowercase().str.replace_all("%40", "@", literal=True)
+    return lower.str.replace_all("%[0-9a-f]{2}", " ").str.replace_all(".@", " ", literal=True)
+
+
+def _tokens(texts: pl.Series) -> pl.Series:
+    """Return the tokens of texts; after an escaped end of line, as in JSON, a value may begin too."""
+    canonical = _canonical(texts)
+    unescaped = canonical.str.replace_all(r"\\[nrt]", " ")
+    both = pl.concat([canonical, unescaped]) if (canonical != unescaped).any() else canonical
+    return both.str.extract_all(_PIECE).explode().str.strip_chars(_ENDS).drop_nulls().unique()
 
 
 def has_text(dtype: pl.DataType) -> bool:

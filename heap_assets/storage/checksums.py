@@ -40,6 +40,11 @@ def is_whole(path: Path) -> bool:
     return _is_whole_file(path, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
 
 
+def are_whole(data: bytes) -> bool:
+    """Whether the bytes of a Parquet file are what was written."""
+    return _is_whole(io.BytesIO(data))
+
+
 def to_parquet(frame: pl.DataFrame | pl.LazyFrame, metadata: Mapping[str, str] | None = None, **options: Any) -> bytes:
     """Return a small table as the bytes of a Parquet file; `options` as those of Polars."""
     buffer = io.BytesIO()

@@ -32,7 +32,7 @@ from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionEr
 from obstore.store import LocalStore, MemoryStore, from_url
 
 from heap_assets.errors import ConflictError, DamagedFileError, SettingsError
-from heap_assets.storage.checksums import UNSEALED, is_whole, seal
+from heap_assets.storage.checksums import UNSEALED, are_whole, is_whole, seal
 from heap_assets.storage.files import LOCK, PREFIX, SCRATCH, remove_leftovers
 
 if TYPE_CHECKING:
@@ -316,10 +316,23 @@ class Store:
         """
         path = self.local_path(key)
         if path is not None and not is_whole(path):
-            raise DamagedFileError(
-                f"{self.uri(key)} is damaged: its checksum is that of other bytes. Restore it from a backup, or have "
-                "it made again: a partition by deleting and materializing it, what landed by `heap-assets reset`"
-            )
+            raise self._damaged(key)
+
+    def read_stored(self, key: str) -> bytes:
+        """Return the bytes of a Parquet object; DamagedFileError as of :meth:`check`."""
+        path = self.local_path(key)
+        if path is None:
+            return self.read(key)
+        data = path.read_bytes()
+        if not are_whole(data):
+            raise self._damaged(key)
+        return data
+
+    def _damaged(self, key: str) -> DamagedFileError:
+        return DamagedFileError(
+            f"{self.uri(key)} is damaged: its checksum is that of other bytes. Restore it from a backup, or have "
+            "it made again: a partition by deleting and materializing it, what landed by `heap-assets reset`"
+        )
 
     def scan_unchecked(self, key: str) -> pl.LazyFrame:
         """Scan a Parquet object that is known to be there, for its footer alone: its checksum is not computed."""
