@@ -11,14 +11,13 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import polars as pl
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from heap_assets.identity import MappedColumn, Rules, RulesError, SourceTable, normalised
+from heap_assets.privacy.dictionaries import decoded, values_of, with_dictionaries
 from heap_assets.privacy.people import People
 from heap_assets.privacy.texts import Texts, has_text
 from heap_assets.values import json_or_exact
@@ -97,6 +96,7 @@ class Eraser:
         self.rules = rules
         self.texts = Texts.of({value: request for (_, value), request in people.identifiers.items()})
         self._by_type: dict[str, dict[str, str]] = {}
+        self._values: dict[str, pl.Series] = {}
         self._of_numbers: dict[tuple[str, str], pl.Series] = {}
         for (kind, value), request in people.identifiers.items():
             self._by_type.setdefault(kind, {})[value] = request
@@ -113,7 +113,7 @@ class Eraser:
 
     def file_touches(self, content: bytes, shape: Shape) -> bool:
         """Return :meth:`touches` of a Parquet file; of a column that has a dictionary only that is searched."""
-        file, schema = _with_dictionaries(content), pl.Schema(pl.read_parquet_schema(io.BytesIO(content)))
+        file, schema = with_dictionaries(content), pl.Schema(pl.read_parquet_schema(io.BytesIO(content)))
         raws, cells = self._cells_of(schema, shape)
         numbers = [cell.numbers for cell in cells if cell.numbers is not None]
         hits = [cell.hit for cell in cells if cell.numbers is None and not cell.is_never]
@@ -124,15 +124,17 @@ class Eraser:
         needed = {name for expr in (*hits, *raws) for name in expr.meta.root_names() if name in schema}
         tests = [*hits, *(_may_hold(self.texts, name, dtype) for name, dtype in nested.items())]
         for group in range(file.num_row_groups):
-            ids = file.read_row_group(group, [name for name, _ in numbers], use_threads=False)  # first: few bytes, and most hits
+            ids = file.read_row_group(
+                group, [name for name, _ in numbers], use_threads=False
+            )  # first: few bytes, and most hits
             if any(pc.any(pc.is_in(ids[name], of.to_arrow())).as_py() for name, of in numbers):
                 return True
             columns = file.read_row_group(group, list({*plain, *needed, *nested}), use_threads=False)
             if tests:
-                frame = pl.DataFrame(pl.from_arrow(_decoded(columns.select(list({*needed, *nested})))))
+                frame = pl.DataFrame(pl.from_arrow(decoded(columns.select(list({*needed, *nested})))))
                 if frame.with_columns(raws).select(pl.any_horizontal(tests).any()).item():
                     return True
-            if plain and self.texts.may_be_in([_values(chunk) for name in plain for chunk in columns[name].chunks]):
+            if plain and self.texts.may_be_in([values_of(chunk) for name in plain for chunk in columns[name].chunks]):
                 return True
         return False
 
@@ -194,7 +196,11 @@ class Eraser:
         dtype = schema.get(column.label)
         name = pl.col(column.name)
         if column.many:
-            hit = name.list.eval(_is_in(column.value, requests)).list.any() if requests else pl.lit(value=False)
+            hit = (
+                name.list.eval(_is_in(column.value, self._texts_of(column.type))).list.any()
+                if requests
+                else pl.lit(value=False)
+            )
             request = name.list.eval(_request(column.value, requests)).list.drop_nulls().list.first()
             return Cell(name.list.len() > 0, hit.fill_null(value=False), request, blanks)
         if dtype is not None and dtype.is_integer():
@@ -204,13 +210,23 @@ class Eraser:
             hit = name.is_in(pl.lit(numbers.implode())).fill_null(value=False)
             request = _request(name.cast(pl.String), requests)
             return Cell(name.is_not_null(), hit, request, blanks, numbers=(column.label, numbers))
-        return Cell(name.is_not_null(), _is_in(column.value, requests), _request(column.value, requests), blanks)
+        return Cell(
+            name.is_not_null(),
+            _is_in(column.value, self._texts_of(column.type)),
+            _request(column.value, requests),
+            blanks,
+        )
+
+    def _texts_of(self, kind: str) -> pl.Series:
+        if kind not in self._values:
+            self._values[kind] = pl.Series(list(self._by_type.get(kind, {})), dtype=pl.String)
+        return self._values[kind]
 
     def _numbers(self, kind: str, dtype: pl.DataType) -> pl.Series:
         """Return the values of a type that a column of whole numbers can hold; found once for each kind of column."""
         key = kind, str(dtype)
         if key not in self._of_numbers:
-            texts = pl.Series("v", list(self._by_type.get(kind, {})), pl.String)
+            texts = self._texts_of(kind)
             numbers = texts.cast(dtype, strict=False)
             self._of_numbers[key] = numbers.filter((numbers.cast(pl.String) == texts).fill_null(value=False))
         return self._of_numbers[key]
@@ -220,14 +236,14 @@ class Eraser:
             if kind in schema and value in schema:
                 for type_name, requests in self._by_type.items():
                     of_type = pl.col(kind) == type_name
-                    hit = (of_type & _is_in(pl.col(value), requests)).fill_null(value=False)
+                    hit = (of_type & _is_in(pl.col(value), self._texts_of(type_name))).fill_null(value=False)
                     request = pl.when(hit).then(_request(pl.col(value), requests))
                     yield Cell(hit, hit, request, (), removes=True)
 
     def _of_profiles(self, schema: pl.Schema, profiles: Mapping[str, str]) -> Iterator[Cell]:
         for name in PROFILE_COLUMNS if profiles and "identifier" not in schema else ():
             if schema.get(name) == pl.String:
-                hit = _is_in(pl.col(name), profiles)
+                hit = _is_in(pl.col(name), pl.Series(list(profiles), dtype=pl.String))
                 yield Cell(hit, hit, _request(pl.col(name), profiles), (), removes=True)
 
     def _of_content(self, table: SourceTable) -> Iterator[Cell]:
@@ -236,15 +252,22 @@ class Eraser:
             if requests and len(mapping.columns) == 1:
                 text = pl.col(CONTENT).str.json_path_match(f"$['{mapping.columns[0]}']")
                 value = normalised(text, self.rules[mapping.type].normaliser)
-                yield Cell(text.is_not_null(), _is_in(value, requests), _request(value, requests), (), removes=True)
+                yield Cell(
+                    text.is_not_null(),
+                    _is_in(value, self._texts_of(mapping.type)),
+                    _request(value, requests),
+                    (),
+                    removes=True,
+                )
 
     def _first_request(self, shape: Shape) -> pl.Expr:
         """Return whose a row is that was set aside and that only its text tells."""
 
         def of_text(texts: pl.Series) -> pl.Series:
-            may_hold = texts.to_frame("t").select(self.texts.in_column(pl.col("t"))).to_series()
+            narrow = self.texts.within([texts])
+            may_hold = texts.to_frame("t").with_columns(held=narrow.in_column(pl.col("t")))["held"]
             owners = [
-                next(iter(self.texts.blanked(text)[1]), "") if held else ""
+                next(iter(narrow.blanked(text)[1]), "") if held else ""
                 for text, held in zip(texts.to_list(), may_hold.to_list(), strict=True)
             ]
             return pl.Series(texts.name, owners, pl.String)
@@ -275,30 +298,6 @@ def _engine(*, small: bool) -> Engine:
 def _used(raws: Sequence[pl.Expr], tests: Sequence[pl.Expr]) -> list[pl.Expr]:
     names = {name for test in tests for name in test.meta.root_names()}
     return [raw for raw in raws if raw.meta.output_name() in names]
-
-
-def _values(chunk: pa.Array) -> pa.Array:
-    return chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
-
-
-def _decoded(table: pa.Table) -> pa.Table:
-    """Return a table with texts in place of places in a dictionary."""
-    for number, column in enumerate(table.schema):
-        if pa.types.is_dictionary(column.type):
-            table = table.set_column(number, column.name, pc.cast(table.column(number), column.type.value_type))
-    return table
-
-
-def _with_dictionaries(content: bytes) -> pq.ParquetFile:
-    """Open a Parquet file so that columns of text that have a dictionary are read as one."""
-    source = pa.BufferReader(content)
-    metadata = pq.read_metadata(source)
-    encoded = []
-    for number in range(metadata.num_columns if metadata.num_row_groups else 0):
-        column = metadata.row_group(0).column(number)
-        if column.physical_type == "BYTE_ARRAY" and "RLE_DICTIONARY" in column.encodings:
-            encoded.append(column.path_in_schema)
-    return pq.ParquetFile(source, metadata=metadata, read_dictionary=encoded)
 
 
 def _expression(name: str, dtype: pl.DataType) -> pl.Expr:
@@ -366,10 +365,8 @@ def mapped_columns(table: SourceTable, rules: Rules, schema: pl.Schema, owner: s
     return sorted(columns, key=lambda column: (column.label != owner, column.rank))
 
 
-def _is_in(value: pl.Expr, requests: Mapping[Any, str]) -> pl.Expr:
-    if not requests:
-        return pl.lit(value=False)
-    return value.is_in(pl.lit(pl.Series(list(requests), dtype=pl.String).implode())).fill_null(value=False)
+def _is_in(value: pl.Expr, texts: pl.Series) -> pl.Expr:
+    return value.is_in(pl.lit(texts.implode())).fill_null(value=False) if len(texts) else pl.lit(value=False)
 
 
 def _request(value: pl.Expr, requests: Mapping[str, str]) -> pl.Expr:
