@@ -156,9 +156,9 @@ class Eraser:
         others_rows = marked.filter(~owned_rows) if rows_by_request else marked
         texts = self.texts
         if small:  # once for what follows
-            others = others_rows.collect()
-            others_rows = others.lazy()
-            texts = texts.within(_as_text(others, name, dtype) for name, dtype in self._text_columns(schema))
+            frame = others_rows.collect()
+            others_rows = frame.lazy()
+            texts = texts.within(_as_text(frame, name, dtype) for name, dtype in self._text_columns(schema))
         names = [name for name, _ in self._text_columns(schema)] if texts.requests else []
         tests = [cell.hit for cell in cells if cell.blanks and not cell.is_never]
         tests += [_may_hold(texts, name, schema[name]) for name in names]
