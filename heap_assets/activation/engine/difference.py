@@ -155,7 +155,7 @@ def _moving(
     moving = compared.with_columns(op=op.otherwise(pl.lit("add"))).drop(left).sort("_at").collect()
     values = prepared.rows.select(c for c in prepared.rows.columns if c != "key" and c not in {*fields, *left})
     if values.width:  # members of a set may have a key and nothing else
-        moving = moving.hstack(values[moving["_at"]])
+        moving = moving.hstack(values if len(moving) == len(values) else values[moving["_at"]])
     moving = moving.drop("_at")
     return moving.with_columns(row_hash=combined([moving[f] for f in fields], len(moving)))
 

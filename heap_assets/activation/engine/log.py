@@ -284,9 +284,9 @@ def folded(start: Snapshot, names: Sequence[str], parts: Iterable[pl.DataFrame])
     """Fold the entries of segments that `start` does not contain, as :meth:`Log.parts` gives them."""
     stale = pl.col("batch").str.head(_FENCE_DIGITS) < start.through[:_FENCE_DIGITS]
     status = pl.when(stale).then(pl.lit("unknown")).otherwise("status")
-    changes = [_last_values(entries.with_columns(status=status)) for entries in parts]
+    delta = _last_of([_last_values(entries.with_columns(status=status)) for entries in parts])
     through = max(start.through, names[-1])
-    return Snapshot(_fold_onto(start.frame, _last_of(changes)), start.folded | set(names), through, start.base)
+    return Snapshot(_fold_onto(start.frame, delta), start.folded | set(names), through, start.base)
 
 
 def _fold_onto(ledger: pl.DataFrame, delta: pl.DataFrame) -> pl.DataFrame:
