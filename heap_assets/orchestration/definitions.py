@@ -2,7 +2,7 @@
 
 import gc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +65,8 @@ from heap_assets.tables import AUDIENCES, AUDIT, DUMPS, EXPORTS, IDENTITY, PROFI
 from heap_assets.versions import version_of
 
 _AUTOMATION_SECONDS = 15
+_MOST_ASSETS = 400
+"""Of one sensor: Dagster refuses to evaluate more than 500 in the process that knows our conditions."""
 _PEOPLE = (IDENTITY, PROFILES, AUDIT, AUDIENCES)
 
 
@@ -225,66 +227,63 @@ def automation_sensors(
     reasons = Reasons(project)
     read = [WAREHOUSE, *(f"{source}/" for source in sources)]
     name = project.names.name
-    publishing = [
-        ExplainingSensor(
-            name("publishing_follows_tables"),
-            why=lambda: "every day that was built is published, being published, or failed to be",
-            target=by_group.selection(PUBLISH),
-            default_status=status,
-            minimum_interval_seconds=_AUTOMATION_SECONDS,
-            description="Publishes the days whose tables were built anew, and renews the views on them.",
-        )
-    ]
-    posted = [
-        ExplainingSensor(
-            name("inbox_tables_follow_messages"),
-            why=lambda: "every day with messages is built, being built, or failed",
-            target=by_group.selection(INBOX),
-            default_status=status,
-            minimum_interval_seconds=_AUTOMATION_SECONDS,
-            description="Builds the days of the inbox's tables that messages came for, late days included.",
-        )
-    ]
-    starting = [
-        ExplainingSensor(
-            name("reverse_etl_follows_tables"),
-            why=lambda: "every sync of another tool was started since what it reads was built",
-            target=by_group.selection(REVERSE_ETL),
-            default_status=status,
-            minimum_interval_seconds=_AUTOMATION_SECONDS,
-            description="Starts the syncs of Hightouch and Census whose tables were built or published anew.",
-        )
-    ]
-    return [
-        ExplainingSensor(
-            name("heap_tables_follow_dumps"),
+
+    def follow(sensor: str, *groups: str, why: Callable[[], str], description: str) -> list[ExplainingSensor]:
+        return [
+            ExplainingSensor(
+                name(f"{sensor}_{number}" if number > 1 else sensor),
+                why=why,
+                target=target,
+                default_status=status,
+                minimum_interval_seconds=_AUTOMATION_SECONDS,
+                description=description,
+            )
+            for number, target in enumerate(by_group.selections(*groups, most=_MOST_ASSETS), 1)
+        ]
+
+    sensors: list[dg.AutomationConditionSensorDefinition] = [
+        *follow(
+            "heap_tables_follow_dumps",
+            *("heap_events", "heap_users"),
             why=reasons.of_tables,
-            target=by_group.selection("heap_events", "heap_users"),
-            default_status=status,
-            minimum_interval_seconds=_AUTOMATION_SECONDS,
             description="Rebuilds the days of Heap's tables that a dump touched, late days included.",
         ),
-        ExplainingSensor(
-            name("identity_follows_tables"),
+        *follow(
+            "identity_follows_tables",
+            *("identity", "profiles", "signals", "analytics", "models", "unified", "status"),
             why=reasons.of(*_PEOPLE, otherwise="the newest graph and what follows from it are built"),
-            target=by_group.selection("identity", "profiles", "signals", "analytics", "models", "unified", "status"),
-            default_status=status,
-            minimum_interval_seconds=_AUTOMATION_SECONDS,
             description="Resolves the newest day once its inputs are settled; profiles, audit and status page follow.",
         ),
-        ExplainingSensor(
-            name("first_reads_and_sends"),
+        *follow(
+            "first_reads_and_sends",
+            *("warehouse", *sources, "sync"),
             why=reasons.of(*read, SYNCS, otherwise="what is to be read or sent waits for its schedule"),
-            target=by_group.selection("warehouse", *sources, "sync"),
-            default_status=status,
-            minimum_interval_seconds=_AUTOMATION_SECONDS,
             description="Reads warehouse tables that were never read or whose time was missed, and gives each sync its "
             "first run; the schedules ask for everything else.",
         ),
-        *(posted if project.settings.inbox else []),
-        *(publishing if project.settings.publish else []),
-        *(starting if project.settings.reverse_etl else []),
     ]
+    if project.settings.inbox:
+        sensors += follow(
+            "inbox_tables_follow_messages",
+            INBOX,
+            why=lambda: "every day with messages is built, being built, or failed",
+            description="Builds the days of the inbox's tables that messages came for, late days included.",
+        )
+    if project.settings.publish:
+        sensors += follow(
+            "publishing_follows_tables",
+            PUBLISH,
+            why=lambda: "every day that was built is published, being published, or failed to be",
+            description="Publishes the days whose tables were built anew, and renews the views on them.",
+        )
+    if project.settings.reverse_etl:
+        sensors += follow(
+            "reverse_etl_follows_tables",
+            REVERSE_ETL,
+            why=lambda: "every sync of another tool was started since what it reads was built",
+            description="Starts the syncs of Hightouch and Census whose tables were built or published anew.",
+        )
+    return sensors
 
 
 def _executor(settings: Settings) -> dg.ExecutorDefinition:

@@ -53,6 +53,11 @@ class Groups:
         names = map(self._names.group, groups)
         return dg.AssetSelection.assets(*(key for name in names for key in self._keys.get(name, ())))
 
+    def selections(self, *groups: str, most: int) -> list[dg.AssetSelection]:
+        """Return the assets of groups in selections of at most so many, one of none if there are none."""
+        keys = [key for name in map(self._names.group, groups) for key in self._keys.get(name, ())]
+        return [dg.AssetSelection.assets(*keys[at : at + most]) for at in range(0, max(len(keys), 1), most)]
+
     def check_names(self, project: Project) -> None:
         """Raise SettingsError if owners or alerts are chosen by a group, or an asset, that there is not."""
         groups = {self._names.plain_group(group) for group in self._keys}

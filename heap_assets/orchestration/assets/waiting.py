@@ -6,7 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-# What a sensor's tick returns; it has no public name.
+# What a sensor's tick knows and returns; they have no public names.
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster_shared.record import copy
 
@@ -103,4 +104,17 @@ class ExplainingSensor(dg.AutomationConditionSensorDefinition):
     def evaluate_tick(self, context: dg.SensorEvaluationContext) -> SensorExecutionData:
         """Evaluate the conditions; a tick without runs gets the reason."""
         data = super().evaluate_tick(context)
-        return data if data.run_requests else copy(data, skip_message=self._why())
+        if not data.run_requests:
+            return copy(data, skip_message=self._why())
+        graph = context.repository_def.asset_graph  # type: ignore[union-attr]
+        return copy(data, run_requests=[_with_checks_unnamed(request, graph) for request in data.run_requests])
+
+
+def _with_checks_unnamed(request: dg.RunRequest, graph: AssetGraph) -> dg.RunRequest:
+    """Return a request that does not name the checks if it is for all of its assets: they come with those.
+
+    A run's record names them otherwise, a thousand for two hundred tables, and the UI reads the records of the runs
+    that go on for each of their assets.
+    """
+    keys = graph.get_check_keys_for_assets(set(request.asset_selection or ()))
+    return copy(request, asset_check_keys=None) if keys == {*(request.asset_check_keys or ())} else request
