@@ -31,6 +31,8 @@ from heap_assets.sources.warehouse import (
     table_names,
 )
 from heap_assets.tables import (
+    ACCOUNT_PROFILES,
+    AUDIENCES,
     AUDIT,
     CHANGES,
     CONFLICTS,
@@ -45,10 +47,13 @@ from heap_assets.tables import (
     SNAPSHOT_TABLES,
     UNIFIED_EVENTS,
     USERS,
+    analytics_asset,
     heap_asset,
     is_heap_table,
     is_warehouse_table,
+    model_asset,
     publish_asset,
+    signal_asset,
     warehouse_asset,
     warehouse_table,
 )
@@ -102,7 +107,11 @@ def publishable(project: Project) -> list[str]:
     events = [heap_asset(table) for table in project.event_tables]
     messages = [*project.message_tables, *((INBOX_USERS, INBOX_ACCOUNTS) if project.settings.inbox else ())]
     unified = [UNIFIED_EVENTS] if unified_sources(project) else []
-    own = [*list(_CLUSTERED)[2:], *unified, EVENTS]
+    settings = project.settings
+    derived = [AUDIENCES] if settings.profiles.audiences else []
+    derived += [ACCOUNT_PROFILES] if settings.accounts and settings.accounts.columns else []
+    derived += [*map(signal_asset, settings.signals), *map(analytics_asset, settings.analytics)]
+    own = [*list(_CLUSTERED)[2:], *unified, *derived, *map(model_asset, settings.models), EVENTS]
     return [*events, USERS, MIGRATIONS, *map(warehouse_asset, tables), *messages, *own]
 
 

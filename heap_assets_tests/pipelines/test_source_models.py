@@ -17,6 +17,7 @@ from heap_assets.orchestration.definitions import build_definitions
 from heap_assets.pipelines.analytics import query_of, result_of
 from heap_assets.pipelines.audiences import AudienceDay
 from heap_assets.pipelines.models import check_models
+from heap_assets.pipelines.publishing import day_of, published_tables
 from heap_assets.pipelines.signals import preview
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
@@ -185,3 +186,18 @@ def test_a_file_says_at_its_top_that_it_is_a_source(tmp_path: Path) -> None:
     (tmp_path / "a.sql").write_text("-- key: k\n-- source: true\n-- identifiers: {k: email}\nSELECT 1\n")
     model = models_of_folder(tmp_path)["a"]
     assert (model["key"], model["source"], model["identifiers"]) == ("k", True, {"k": "email"})
+
+
+def test_what_is_derived_can_be_published(world: World) -> None:
+    path = world.folder / "heap_assets.yaml"
+    target = "{kind: bigquery, project: acme, dataset: heap, assets: [models/*, signals/bought, audiences]}"
+    text = f"{path.read_text()}publish: {{bi: {target}}}\n"
+    project = Project(parse_settings(text, path), world.project.catalogue, world.lake)
+    tables = {table.publication.table: table for table in published_tables(project, "bi")}
+    assert set(tables) == {
+        "models_purchases", "models_spenders", "models_visitors", "models_companies", "models_later", "signals_bought",
+        "audiences",
+    }  # fmt: skip
+    published = day_of(project, tables["models_purchases"], DAY)
+    assert published.frame.collect().height == world.lake.scan("models/purchases", str(DAY)).collect().height
+    assert asset_key("publish/bi/models_later") in build_definitions(project).resolve_asset_graph().get_all_asset_keys()
