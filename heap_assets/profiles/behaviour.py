@@ -120,19 +120,16 @@ def with_trends(
     features_used: how many of the flags `features` are true.
     """
     middle = as_of - timedelta(days=days) / 2
+    # rows as behavioural_traits reads them, so that they are read once
     recent = events.filter((pl.col("time") < as_of) & (pl.col("time") >= as_of - timedelta(days=days)))
-    is_later = pl.col("time") >= middle
-    halves = (
-        recent.drop_nulls("session_id")
-        .group_by("profile_id")
-        .agg(
-            later=pl.col("session_id").filter(is_later).n_unique().cast(pl.Int64),
-            earlier=pl.col("session_id").filter(~is_later).n_unique().cast(pl.Int64),
-        )
+    is_later, session = pl.col("time") >= middle, pl.col("session_id")
+    halves = recent.group_by("profile_id").agg(
+        later=session.filter(is_later).drop_nulls().n_unique().cast(pl.Int64),
+        earlier=session.filter(~is_later).drop_nulls().n_unique().cast(pl.Int64),
     )
     later, earlier = pl.col("later"), pl.col("earlier")
     trend = (
-        pl.when(later.is_null())
+        pl.when((later + earlier).fill_null(0) == 0)
         .then(pl.lit(None, pl.String))
         .when(later * 2 > earlier * 3)
         .then(pl.lit("rising"))
