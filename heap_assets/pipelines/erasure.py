@@ -247,10 +247,12 @@ def _erase(project: Project, batch: str, request_ids: Sequence[str], run_id: str
     entries = journal.entries()
     tally, scan = tallies(entries), _scan(project, walk)
     answers = {} if unsettled else ask_destinations(project, keys, identifiers)
-    current |= request_log.update_all({one: partial(_answered, answers[one]) for one in request_ids if one in answers})
     for one, request in current.items():
         places = {place: asdict(of) for place, of in tally.get(one, {}).items()}
-        _write_proof(store, proof_of(request, places, scan, unreached))
+        answered = _answered(answers[one], request) if one in answers else request
+        # before the request is closed: a run that is killed in between goes on with it, and writes the same
+        _write_proof(store, proof_of(answered, places, scan, unreached))
+    current |= request_log.update_all({one: partial(_answered, answers[one]) for one in answers})
     if not any(request.state is State.ERASING for request in current.values()):
         store.delete(_profiles_key(batch))
     return Erasure(

@@ -25,7 +25,7 @@ from heap_assets.privacy import Journal, Named, Requests, State
 from heap_assets_tests.pipelines.delivery_world import DAY, World, users
 from heap_assets_tests.privacy.canary import BOB, CANARIES, USERS, ZOE, copied, places_of
 
-KILLS = int(os.environ.get("HEAP_ASSETS_ERASURE_KILLS", "4"))
+KILLS = int(os.environ.get("HEAP_ASSETS_ERASURE_KILLS", "3"))
 REQUESTS = int(os.environ.get("HEAP_ASSETS_ERASURE_REQUESTS", "200"))
 """100 and 1000 in the long form."""
 SYNC = "heap_user_properties: {properties: {Plan: plan}}"
@@ -193,3 +193,20 @@ def test_many_requests_are_one_pass(canary_base: World, tmp_path: Path, monkeypa
     journal = Journal(world.lake.store, requests.get(ids[-1]).batch)
     assert {name for entry in journal.entries() for name in entry.rows} == {ids[-1]}
     assert json.loads(world.lake.store.read("_privacy/proofs/er-0001.json"))["places"] == {}
+
+
+def test_a_request_is_not_closed_before_its_proof_is_written(
+    canary_base: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = copied(canary_base, tmp_path / "world")
+    request = confirmed(world)
+
+    def full(*_: Any) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(erasure, "_write_proof", full)
+        with pytest.raises(OSError, match="full"):
+            erasure.run(world.project, "run")
+    assert erasure.run(world.project, "again").requests == {request: "complete"}
+    assert erasure.proof(world.project, request)["state"] == "complete"
