@@ -106,7 +106,7 @@ def dev(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "HEAP_APP_ID": "11", "PYTHONPATH": str(Path(__file__).parents[1])}
+    return {**os.environ, "HEAP_APP_ID": "11", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
 
 
 def _command(folder: Path, *arguments: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 
 from heap_assets.orchestration.event_log import EventLog, batch_check_events
@@ -235,3 +236,29 @@ def _rows(home: Path, shard: str, sql: str) -> list[tuple[Any, ...]]:
         if connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'event_logs'").fetchone() == (0,):
             return []
         return connection.execute(sql).fetchall()
+
+
+def test_a_run_that_goes_on_is_read_once_for_all_of_its_assets(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    days = dg.DailyPartitionsDefinition("2026-11-01", end_date="2026-11-04")
+    keys = [dg.AssetKey(f"table_{number}") for number in range(5)]
+    seen: list[Any] = []
+
+    @dg.multi_asset(specs=[dg.AssetSpec(key, skippable=True) for key in keys], partitions_def=days, can_subset=True)
+    def tables(context):  # type: ignore[no-untyped-def]  # Dagster reads annotations, which are text here
+        yield dg.MaterializeResult(keys[0])
+        instance = context.instance
+        log, asked, plain = instance.event_log_storage, list[Any](), instance.get_runs
+        loading, pairs = LoadingContextForTest(instance), [(key, days) for key in keys]
+        monkeypatch.setattr(instance, "get_runs", lambda *one, **two: asked.append(1) or plain(*one, **two))
+        seen.append(log.get_asset_status_cache_values(pairs, loading))
+        seen.append(len(asked))
+        seen.append(SqliteEventLogStorage.get_asset_status_cache_values(log, pairs, loading))
+
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert isinstance(instance.event_log_storage, EventLog)
+        dg.materialize([tables], instance=instance, partition_key="2026-11-02")
+    once, reads, every_time = seen
+    assert once == every_time
+    for value in once[1:]:
+        assert [*value.deserialize_in_progress_partition_subsets(days).get_partition_keys()] == ["2026-11-02"]
+    assert reads == 1
