@@ -10,7 +10,6 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +19,7 @@ import polars as pl
 
 from heap_assets.errors import DamagedFileError
 from heap_assets.quality.results import CheckResult, Number, Severity, is_hash
-from heap_assets.storage import Lake, ObjectInfo, Store, from_parquet, state_keys, to_parquet
+from heap_assets.storage import Lake, ObjectInfo, Store, from_parquet, side_by_side, state_keys, to_parquet
 
 ROOT = state_keys.CHECK_RESULTS
 ALL_PARTITIONS = "all"
@@ -28,7 +27,6 @@ _HASH_KEY = f"{ROOT}/.key"
 _HASH_KEY_BYTES = 32
 _REMEMBERED = f"{state_keys.STATUS}/results.parquet"
 _REMEMBERED_SCHEMA = pl.Schema({"key": pl.String(), "etag": pl.String(), "text": pl.Binary()})
-_READERS = 8
 _UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
 _LOG = logging.getLogger(__name__)
 
@@ -167,12 +165,8 @@ def read_many(store: Store, asset: str, check: str, partitions: Iterable[str]) -
 
     A damaged one is logged and left out.
     """
-    chosen = list(partitions)
-    if not chosen:
-        return []
-    with ThreadPoolExecutor(min(_READERS, len(chosen))) as readers:
-        results = readers.map(lambda partition: _read_or_log(store, asset, check, partition), chosen)
-        return [result for result in results if result is not None]
+    results = side_by_side(store, lambda partition: _read_or_log(store, asset, check, partition), list(partitions))
+    return [result for result in results if result is not None]
 
 
 def newest(store: Store, since: str = "") -> list[StoredResult]:
@@ -192,8 +186,7 @@ def newest_remembered(store: Store, since: str, *, remember: bool) -> list[Store
     text_of = _remembered(store)
     texts = {info.key: text for info in listed if (text := text_of.get((info.key, info.etag))) is not None}
     changed = [info.key for info in listed if info.key not in texts]
-    with ThreadPoolExecutor(_READERS) as readers:
-        read_now = dict(zip(changed, readers.map(partial(_text_or_none, store), changed), strict=True))
+    read_now = dict(zip(changed, side_by_side(store, partial(_text_or_none, store), changed), strict=True))
     texts |= {key: text for key, text in read_now.items() if text is not None}
     rows = [(info.key, info.etag, texts[info.key]) for info in listed if info.key in texts]
     if remember and (changed or len(rows) < len(text_of)):
@@ -241,9 +234,8 @@ def _parsed_or_log(store: Store, key: str, text: bytes) -> StoredResult | None:
 
 def read_keys(store: Store, keys: Sequence[str]) -> list[StoredResult]:
     """Return the results of these object keys, in their order; read side by side."""
-    with ThreadPoolExecutor(_READERS) as readers:
-        results = readers.map(lambda key: _read_or_log(store, *parts(key)), keys)
-        return [result for result in results if result is not None]
+    results = side_by_side(store, lambda key: _read_or_log(store, *parts(key)), keys)
+    return [result for result in results if result is not None]
 
 
 def gate(lake: Lake, asset: str, partition: str, required_checks: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from heap_assets.storage.checksums import UNSEALED, from_parquet, seal, to_parqu
 from heap_assets.storage.files import SCRATCH, folder_name, remove_scratch_folders, update_file
 from heap_assets.storage.lake import Inputs, Lake, Partition, Status, Written, conform
 from heap_assets.storage.overlay import OverlayStore
+from heap_assets.storage.side_by_side import side_by_side
 from heap_assets.storage.sql import LakeSql, view_name
 from heap_assets.storage.store import FileWriter, ObjectInfo, Store, write_parquet
 
@@ -25,6 +26,7 @@ __all__ = [
     "from_parquet",
     "remove_scratch_folders",
     "seal",
+    "side_by_side",
     "to_parquet",
     "update_file",
     "view_name",

@@ -10,17 +10,15 @@ import io
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TypeVar
 
 import polars as pl
 
 from heap_assets.activation.engine.hashing import UNKNOWN
 from heap_assets.errors import DamagedFileError, DeliveryError
-from heap_assets.storage import Store, from_parquet, state_keys, to_parquet
+from heap_assets.storage import Store, from_parquet, side_by_side, state_keys, to_parquet
 
 FIELD = "p:"
 """Prefix of the columns that hold one keyed hash per property: null = nothing of ours, 0 = empty, 1 = unknown."""
@@ -80,11 +78,6 @@ _OWN_ROWS = 20_000
 """So many rows of the segments that this writer wrote are kept, so that they need not be read to be folded."""
 _PART_ROWS = 20_000
 """About so many rows of the log are folded at a time, so that memory does not grow with what a run sent."""
-_AT_ONCE = 16
-_AHEAD = 64
-"""Objects that are fetched before the first of them is needed."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -179,16 +172,7 @@ class Log:
         # A base that sorts later is that of a writer who took over meanwhile: it is kept.
         older = [base for base in bases if base < f"{self.root}/log/{state.base}"]
         obsolete = older + [f"{self.root}/log/{n}" for n in state.folded]
-        list(self._each(self.store.delete, obsolete))
-
-    def _each(self, act: Callable[[str], T], keys: Sequence[str]) -> Iterator[T]:
-        """Act on objects, several at once where each takes a round trip."""
-        if self.store.is_local or len(keys) < _AT_ONCE:
-            yield from map(act, keys)
-            return
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for start in range(0, len(keys), _AHEAD):
-                yield from pool.map(act, keys[start : start + _AHEAD])
+        list(side_by_side(self.store, self.store.delete, obsolete))
 
     def _newest_base(self) -> str:
         names = [i.key.rsplit("/", 1)[-1] for i in self.store.list(f"{self.root}/log") if f"-{_BASE}." in i.key]
@@ -223,7 +207,8 @@ class Log:
 
     def parts(self, names: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Yield what :meth:`read` returns, so many whole batches at a time that memory is that of few rows."""
-        stored = self._each(self.store.read, [f"{self.root}/log/{name}" for name in names if name not in self._own])
+        unread = [f"{self.root}/log/{name}" for name in names if name not in self._own]
+        stored = side_by_side(self.store, self.store.read, unread)
         frames: dict[str, list[pl.DataFrame]] = {"intent": [], "outcome": []}
         rows = 0
         for _, batch in groupby(names, lambda name: name.rpartition("-")[0]):
