@@ -19,7 +19,7 @@ from heap_assets.privacy import texts as module
 from heap_assets_tests.pipelines.delivery_world import DAY, World, users
 from heap_assets_tests.privacy.canary import BOB, CANARIES, ZOE, copied, places_of
 
-ALIASES = int(os.environ.get("HEAP_ASSETS_ERASURE_ALIASES", "100000"))
+ALIASES = int(os.environ.get("HEAP_ASSETS_ERASURE_ALIASES", "10000"))
 """A million in the long form."""
 LETTERS = st.text(st.sampled_from(list("aB1é.@-+_%/\\\"' \nn")), min_size=1, max_size=9)
 AROUND = st.sampled_from(["", " ", ".", "%2F", "%40", "\\n", "+", "@", "x", "-", "/", '"', ".@", "é", "\n"])
