@@ -12,7 +12,7 @@ import polars as pl
 
 from heap_assets.config import AccountsSettings
 from heap_assets.errors import MissingInputError, SettingsError
-from heap_assets.pipelines.behaviour import accounts_of_day, reach_of, with_activity, with_scores
+from heap_assets.pipelines.behaviour import accounts_of_day, heap_stream, reach_of, with_activity, with_scores
 from heap_assets.pipelines.events import Window, days_of, event_frames, table_of_event
 from heap_assets.pipelines.people import event_versions
 from heap_assets.pipelines.table import BuiltTable
@@ -80,6 +80,7 @@ def account_profiles_of_day(project: Project, day: date) -> BuiltTable:
     table = accounts_of_day(project, day)
     frame = _accounts(members, table)
     frame = _with_active_people(project, settings, frame, members, of_people, window)
+    frame = frame.collect(engine="streaming").lazy()  # else each plan made of it reads the events again
     if settings.behaviour:
         frame = with_activity(project, settings.behaviour, frame, of_accounts, window)
         frame = _with_adoption(project, settings, frame, members, of_people, window)
@@ -142,9 +143,9 @@ def _with_active_people(
 ) -> pl.LazyFrame:
     """Add active_people: those with an event in the days of `behaviour`, 0 without such a section."""
     days = settings.behaviour.days if settings.behaviour else 0
-    rows = event_frames(project, project.event_tables if days else [], graph, window)
+    rows = [heap_stream(project, window, project.event_tables, graph)] if days else []
     return accounts.join(
-        _people_with(list(rows.values()), members, window, days, "active_people"), on="profile_id", how="left"
+        _people_with(rows, members, window, days, "active_people"), on="profile_id", how="left"
     ).with_columns(pl.col("active_people").fill_null(0))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from heap_assets.pipelines.events import (
     days_of,
     event_frames,
     event_schema,
-    heap_rows,
+    heap_rows_of_all,
     messages_named,
     table_of_event,
 )
@@ -160,12 +160,7 @@ def with_activity(
         flag: table_of_event(project, event, f"profiles.behaviour.features.{flag}")
         for flag, event in behaviour.features.items()
     }
-    stream = {
-        table: heap_rows(project, table, days, _STREAM)
-        for table, days in events_window.days.items()
-        if days and is_heap_event(table)
-    }
-    events = event_stream(stream, graph)
+    events = heap_stream(project, events_window, events_window.days, graph)
     posted = event_frames(project, behaviour.messages, graph, events_window)
     counted = [
         _as_stream(rows, pl.lit(table) if is_model(table) else messages_named(table)) for table, rows in posted.items()
@@ -193,7 +188,13 @@ def with_activity(
         if page not in rows.collect_schema():
             rows = rows.with_columns(pl.lit(None, pl.String).alias(page))
         profiles = with_top_pages(profiles, rows, page, events_window.as_of, days)
-    return profiles
+    return profiles.collect(engine="streaming").lazy()  # else each plan made of them reads the events again
+
+
+def heap_stream(project: Project, events_window: Window, tables: Iterable[str], graph: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the events of Heap tables as :func:`heap_assets.profiles.event_stream` does; other tables are left out."""
+    days = {table: events_window.days.get(table, []) for table in tables if is_heap_event(table)}
+    return event_stream(heap_rows_of_all(project, days, _STREAM), graph)
 
 
 def _as_stream(rows: pl.LazyFrame, event_type: pl.Expr) -> pl.LazyFrame:
@@ -240,16 +241,33 @@ def with_scores(
     """Add a column for each score: the weighted number of events of its window, 0 for who did none."""
     for name, score in scores.items():
         since = events_window.as_of - timedelta(days=score.within_days)
-        counts = []
-        for event, weight in score.weights.items():
-            table = table_of_event(project, event, f"profiles.scores.{name}.weights")
-            rows = event_frames(project, [table], graph, events_window)[table]
-            in_window = (pl.col("time") >= since) & (pl.col("time") < events_window.as_of)
-            count = pl.len().cast(pl.Float64).clip(upper_bound=score.most) * weight
-            recent = rows.filter(in_window)
-            counts.append(recent.group_by("profile_id").agg(count.alias(name)))
-        total = pl.concat(counts).group_by("profile_id").agg(pl.col(name).sum())
-        profiles = profiles.join(total, on="profile_id", how="left", maintain_order="left").with_columns(
+        in_window = (pl.col("time") >= since) & (pl.col("time") < events_window.as_of)
+        of_events = [
+            (table_of_event(project, event, f"profiles.scores.{name}.weights"), float(weight))
+            for event, weight in score.weights.items()
+        ]
+        weights = pl.LazyFrame(of_events, schema={"event_type": pl.String, "weight": pl.Float64}, orient="row")
+        outside_heap = [table for table, _ in of_events if not is_heap_event(table)]
+        rows = [
+            heap_stream(project, events_window, [table for table, _ in of_events], graph),
+            *(
+                _as_stream(frame, pl.lit(table))
+                for table, frame in event_frames(project, outside_heap, graph, events_window).items()
+            ),
+        ]
+        counts = (
+            pl.concat([frame.select("profile_id", "time", "event_type") for frame in rows])
+            .filter(in_window)
+            .group_by("profile_id", "event_type")
+            .agg(count=pl.len().cast(pl.Float64).clip(upper_bound=score.most))
+        )
+        total = (
+            counts.join(weights, on="event_type")
+            .group_by("profile_id")
+            .agg((pl.col("count") * pl.col("weight")).sum().alias(name))
+            .collect(engine="streaming")  # a plan of all scores would read as many tables as they have weights
+        )
+        profiles = profiles.join(total.lazy(), on="profile_id", how="left", maintain_order="left").with_columns(
             pl.col(name).fill_null(0.0)
         )
     return profiles

@@ -19,7 +19,7 @@ from heap_assets.identity import assign
 from heap_assets.profiles import event_table, events_of_profiles
 from heap_assets.project import Project
 from heap_assets.signals import FIRED, FIRINGS
-from heap_assets.sources.heap_connect import without_own
+from heap_assets.sources.heap_connect import OWN_MARK, without_own
 from heap_assets.sources.inbox import message_numbers
 from heap_assets.tables import MODELS, event_asset, heap_asset, is_inbox_table, is_model, is_signal, model_asset
 from heap_assets.values import PRIVATE, as_moment, as_text, set_apart
@@ -203,8 +203,7 @@ def _check_messages(project: Project, event: str, where: str) -> None:
 def _firings(project: Project, asset: str, graph: pl.LazyFrame, day: date) -> pl.LazyFrame:
     """Return the firings of a signal before a day, under the profile ids of its graph."""
     keys = [key for key in project.lake.partitions(asset) if key < str(day)]
-    frames = [project.lake.scan(asset, key) for key in keys]
-    rows = pl.concat([pl.LazyFrame(schema=FIRINGS), *frames], how="diagonal_relaxed")
+    rows = pl.concat([pl.LazyFrame(schema=FIRINGS), *project.lake.scans(asset, keys)], how="diagonal_relaxed")
     owners = graph.filter(~pl.col("shared")).select("identifier_type", "identifier", owner="profile_id")
     return (
         rows.filter(pl.col("status") == FIRED)
@@ -214,7 +213,7 @@ def _firings(project: Project, asset: str, graph: pl.LazyFrame, day: date) -> pl
     )
 
 
-def heap_rows(project: Project, table: str, days: Iterable[str], columns: Iterable[str] = ()) -> pl.LazyFrame:
+def heap_rows(project: Project, table: str, days: Iterable[str]) -> pl.LazyFrame:
     """Scan days of a Heap table, without the events that we sent to Heap ourselves.
 
     A table without days has the catalogue's columns; one that the catalogue does not know, those that audiences name.
@@ -223,12 +222,19 @@ def heap_rows(project: Project, table: str, days: Iterable[str], columns: Iterab
     if not keys:
         names = project.catalogue.columns(table) or _columns_of_audiences(project, table)
         return pl.LazyFrame(schema={name: _TYPES.get(name, pl.String()) for name in (*_TYPES, *names)})
-    frames = [without_own(project.lake.scan(heap_asset(table), key)) for key in keys]
-    return pl.concat([frame.select(columns) for frame in frames] if columns else _alike(frames), how="diagonal")
+    frames = [without_own(rows) for rows in project.lake.scans(heap_asset(table), keys)]
+    return pl.concat(_alike(frames), how="diagonal")
+
+
+def heap_rows_of_all(project: Project, days: Mapping[str, Iterable[str]], columns: Sequence[str]) -> list[pl.LazyFrame]:
+    """Scan days of several Heap tables as few frames: `columns`, and event_type: the table; without our own events."""
+    tables = {table: (heap_asset(table), keys) for table, keys in days.items()}
+    frames = project.lake.scan_tables(tables, (*columns, OWN_MARK), "event_type")
+    return [without_own(rows).select(*columns, "event_type") for rows in frames]
 
 
 def _alike(frames: Sequence[pl.LazyFrame]) -> list[pl.LazyFrame]:
-    """Return days of a table with columns of equal types: text where the types of a property differ by day."""
+    """Return parts of a table with columns of equal types: text where the types of a property differ by day."""
     schemas = [frame.collect_schema() for frame in frames]
     types: dict[str, set[pl.DataType]] = {}
     for schema in schemas:

@@ -134,7 +134,7 @@ def _fired(project: Project, name: str, day: date) -> pl.DataFrame:
     """Return firing_id, profile_id, time, step of all firings of a signal, under the profile ids of the day."""
     lake, asset = project.lake, signal_asset(name)
     columns = ["firing_id", "profile_id", "time", "step", "identifier_type", "identifier"]
-    frames = [lake.scan(asset, key).select(columns) for key in lake.partitions(asset)]
+    frames = [rows.select(columns) for rows in lake.scans(asset, lake.partitions(asset))]
     empty = pl.LazyFrame(schema={column: FIRINGS[column] for column in columns})
     owners = lake.scan(GRAPH, str(day)).filter(~pl.col("shared"))
     return (

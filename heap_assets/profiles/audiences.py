@@ -103,11 +103,16 @@ def with_audiences(
 
 
 def with_audience(profiles: pl.LazyFrame, audience: Audience, facts: Facts) -> pl.LazyFrame:
-    """Return the profiles with the Boolean column of one audience; those that it names must be columns already."""
-    inside = meeting(audience, with_account(profiles, facts, audience), facts).select("profile_id")
-    return profiles.join(
-        inside.with_columns(pl.lit(True).alias(audience.name)), on="profile_id", how="left", maintain_order="left"
-    ).with_columns(pl.col(audience.name).fill_null(False))
+    """Return the profiles with the Boolean column of one audience; those that it names must be columns already.
+
+    The profiles are read now, and so are the events: a plan of many audiences would have each read what the one before
+    it reads twice.
+    """
+    people = profiles.collect()
+    inside = meeting(audience, with_account(people.lazy(), facts, audience), facts).select("profile_id")
+    ids = inside.collect(engine="streaming")["profile_id"]
+    is_member = pl.col("profile_id").is_in(ids.implode()).fill_null(value=False)
+    return people.with_columns(is_member.alias(audience.name)).lazy()
 
 
 def events_needed(audiences: Sequence[Audience]) -> dict[str, float | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -15,20 +15,18 @@ from heap_assets.tables import BEHAVIOUR_COLUMNS, TOP_PAGES
 from heap_assets.values import TIME
 
 
-def event_stream(tables: Mapping[str, pl.LazyFrame], graph: pl.LazyFrame) -> pl.LazyFrame:
-    """Return Heap event tables as one: profile_id, time, session_id, event_type, the input of scores and traits.
+def event_stream(parts: Iterable[pl.LazyFrame], graph: pl.LazyFrame) -> pl.LazyFrame:
+    """Return rows of Heap event tables as one: profile_id, time, session_id, event_type: input of scores and traits.
 
     Parameters
     ----------
-    tables
-        Rows (user_id, time, session_id) by event name.
+    parts
+        Rows of any of the tables: user_id, time, session_id, event_type (the name of the event).
     graph
         `identity/graph` of the day; rows of users that are shared or unknown are left out.
     """
     empty = pl.LazyFrame(schema={"user_id": pl.Int64, "time": TIME, "session_id": pl.Int64, "event_type": pl.String})
-    rows = [
-        frame.select("user_id", "time", "session_id", event_type=pl.lit(name)) for name, frame in sorted(tables.items())
-    ]
+    rows = [frame.select(empty.collect_schema().names()) for frame in parts]
     return events_of_profiles(pl.concat([empty, *rows]), graph).drop("user_id")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from heap_assets.errors import DamagedFileError, MissingInputError, StaleWriterError
+from heap_assets.storage.scans import scan_named, scan_together
 from heap_assets.storage.store import FileWriter, ObjectInfo, Store, write_parquet
 
 _FOOTER = "heap_assets"
@@ -151,18 +152,43 @@ class Lake:
             If one is not what was written.
         """
         keys = [partitions or UNPARTITIONED] if partitions is None or isinstance(partitions, str) else list(partitions)
-        missing = [key for key in keys if not self.store.exists(self.key(asset, key))]
-        if missing:
-            raise MissingInputError(
-                f"{_path(asset)} has no partition {', '.join(missing[:5])}"
-                f"{f' and {len(missing) - 5} more' if len(missing) > 5 else ''}: materialize it first"
-            )
-        frames = [self.store.scan_stored(self.key(asset, key)) for key in keys]
-        if schema is not None:
-            frames = [conform(frame, schema) for frame in frames]
+        frames = self.scans(asset, keys, schema=schema)
         if not frames:
             return pl.LazyFrame(schema=schema)
         return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal" if schema is None else "vertical")
+
+    def scans(
+        self, asset: AssetPath, partitions: Iterable[str], *, schema: pl.Schema | None = None
+    ) -> list[pl.LazyFrame]:
+        """Scan partitions as few frames: one for all of those whose equally named columns have equal types.
+
+        A plan may then read any number of partitions. `schema` and errors are those of :meth:`scan`; so is the order
+        of rows, but those of types that are not the first partition's come after the others.
+        """
+        keys = [self.key(asset, key) for key in partitions]
+        self._require(keys)
+        frames = [self.store.scan_stored(key) for key in keys] if len(keys) == 1 else scan_together(self.store, keys)
+        return frames if schema is None else [conform(frame, schema) for frame in frames]
+
+    def scan_tables(
+        self, tables: Mapping[str, tuple[AssetPath, Iterable[str]]], columns: Collection[str], named: str
+    ) -> list[pl.LazyFrame]:
+        """Scan columns of partitions of several tables as few frames; column `named` says which table a row is of.
+
+        `tables`: name of a table to its asset and partitions. Frames and errors are those of :meth:`scans`.
+        """
+        names = {self.key(asset, key): name for name, (asset, partitions) in tables.items() for key in partitions}
+        self._require(names)
+        return scan_named(self.store, names, columns, named)
+
+    def _require(self, keys: Iterable[str]) -> None:
+        """Raise MissingInputError unless all of these objects are there."""
+        missing = [key.removesuffix(_SUFFIX).rpartition("/") for key in keys if not self.store.exists(key)]
+        if missing:
+            raise MissingInputError(
+                f"{missing[0][0]} has no partition {', '.join(key for _, _, key in missing[:5])}"
+                f"{f' and {len(missing) - 5} more' if len(missing) > 5 else ''}: materialize it first"
+            )
 
     def write(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -10,14 +11,15 @@ import pytest
 
 from heap_assets.errors import SettingsError
 from heap_assets.orchestration.definitions import build_definitions
-from heap_assets.pipelines.behaviour import check_events
+from heap_assets.pipelines.behaviour import check_events, heap_stream, window
+from heap_assets.pipelines.events import event_frames
 from heap_assets.pipelines.readiness import identity_inputs
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
 from heap_assets.quality import checks_for_audiences, result_store
 from heap_assets.quality.engine import CheckContext
-from heap_assets.sources.heap_connect import Catalogue
-from heap_assets.tables import AUDIENCES, PROFILES
+from heap_assets.sources.heap_connect import Catalogue, without_own
+from heap_assets.tables import AUDIENCES, GRAPH, PROFILES, event_asset
 from heap_assets_tests.pipelines.delivery_world import BEFORE, DAY, LONG_AGO, SETTINGS, World, events, next_day
 
 _ASKED = """profiles:
@@ -96,6 +98,30 @@ def test_new_events_make_new_profiles(world: World) -> None:
     world.resolve(DAY)
     cat = world.lake.scan(PROFILES, str(DAY)).collect().filter(heap_identity="cat@x.example")
     assert cat["signed_up"].to_list() == [True]
+
+
+def test_a_plan_has_one_node_for_all_days_of_all_tables(world: World) -> None:
+    for number in range(1, 10):
+        day = DAY - timedelta(days=number)
+        for table in ("signup", "pageviews"):
+            ours = {"sent_by": "heap_assets"} if number % 2 else {}
+            world.lake.write(event_asset(table), str(day), events(day, table, (number, 1), **ours))
+    graph = world.lake.scan(GRAPH, str(DAY))
+    asked = window(world.project, DAY)
+    stream = heap_stream(world.project, asked, asked.days, graph)
+    assert sum(map(len, asked.days.values())) > 15
+    assert stream.explain().count("Parquet SCAN") == 2  # the events, and the graph
+    rows = event_frames(world.project, ["signup"], graph, asked)["signup"]
+    assert rows.explain().count("Parquet SCAN") == 2
+    apart = [
+        without_own(world.lake.scan(event_asset(table), day)).select("user_id", "time", event_type=pl.lit(table))
+        for table, days in asked.days.items()
+        for day in days
+    ]
+    of_ann = pl.concat(apart).filter(pl.col("user_id").is_in([1, 900])).collect().drop("user_id")
+    ann = graph.filter(identifier="1", identifier_type="heap_user_id").collect()["profile_id"].item()
+    found = stream.filter(pl.col("profile_id") == ann).select(of_ann.columns).collect()
+    assert found.sort(pl.all()).equals(of_ann.sort(pl.all()))
 
 
 def test_events_that_we_sent_prove_nothing(world: World) -> None:

@@ -337,6 +337,17 @@ def test_membership_reads_as_a_table_and_as_a_trait() -> None:
     assert with_audiences(people, [], {}, AS_OF).collect().equals(people.collect())
 
 
+def test_each_further_audience_costs_the_same() -> None:
+    people = profiles({"ann": {"plan_type": "pro"}, "bob": {"plan_type": "free"}})
+    logins = pl.LazyFrame(
+        {"profile_id": ["ann"], "time": [AS_OF - timedelta(days=1)]}, {"profile_id": pl.String, "time": UTC_TIME}
+    )
+    asked = {"user_properties": {"plan_type": "pro"}, "events": [{"type": "login"}]}
+    # a plan that names the plan before it twice has 2**40 nodes
+    flagged = with_audiences(people, [parse_audience(f"a{n}", asked) for n in range(40)], {"login": logins}, AS_OF)
+    assert [row[3:] for row in flagged.collect().rows()] == [(True,) * 40, (False,) * 40]
+
+
 def test_the_schema_knows_every_key_and_operator() -> None:
     schema = audience_schema()
     event = schema["properties"]["events"]["items"]["properties"]

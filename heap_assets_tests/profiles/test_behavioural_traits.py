@@ -63,12 +63,13 @@ def test_event_tables_become_one_stream_of_profiles() -> None:
     )
     times = {"user_id": [1, 2, 3], "time": [AS_OF] * 3, "session_id": [7, 8, 9]}
     rows = pl.LazyFrame(times, schema_overrides={"time": pl.Datetime("us", "UTC")})
-    stream = event_stream({"sign_up": rows, "login": rows}, graph).sort("event_type").collect()
+    tables = [rows.with_columns(event_type=pl.lit(name)) for name in ("sign_up", "login")]
+    stream = event_stream(tables, graph).sort("event_type").collect()
     assert stream.select("profile_id", "session_id", "event_type").rows() == [
         ("ann", 7, "login"),
         ("ann", 7, "sign_up"),
     ]
-    assert event_stream({}, graph).collect().height == 0
+    assert event_stream([], graph).collect().height == 0
 
 
 @settings(max_examples=examples(60), deadline=None)

@@ -222,6 +222,16 @@ def test_versions_change_with_content_and_partitions_are_listed(place: tuple[str
         lake.scan("heap/users", ["2026-11-01", "2026-11-02"])
 
 
+def test_rows_of_many_tables_say_which_they_are_of(place: tuple[str, dict[str, str]]) -> None:
+    lake, names = Lake.open(*place), ("signup", "50% off ünly #1")
+    for name, user in zip(names, (1, 2), strict=True):
+        for day in ("2026-11-01", "2026-11-02"):
+            lake.write(f"heap/events/{name}", day, rows(user))
+    tables = {name: (f"heap/events/{name}", ["2026-11-01", "2026-11-02"]) for name in names}
+    [frame] = lake.scan_tables(tables, ["user_id"], "table")
+    assert sorted(frame.collect().rows()) == [(1, names[0])] * 2 + [(2, names[1])] * 2
+
+
 def test_of_many_that_create_an_object_one_is_first(place: tuple[str, dict[str, str]]) -> None:
     store = Store(*place)
     won: list[int] = []

@@ -119,7 +119,7 @@ def stored_rows(deployment: Deployment, asset: str, day: date) -> pl.LazyFrame:
     if lake.find(asset, str(day)) is None:
         raise MissingInputError(f"{asset} has no partition {day}: materialize it first")
     partitions = [partition for partition in lake.partitions(asset) if partition <= str(day)]
-    rows = pl.concat([lake.scan(asset, partition) for partition in partitions], how="diagonal_relaxed")
+    rows = pl.concat(lake.scans(asset, partitions), how="diagonal_relaxed")
     return rows.filter((pl.col("status") == "fired") & pl.col("live"))
 
 
