@@ -13,7 +13,7 @@ import base64
 import json
 import math
 from collections.abc import Collection, Iterable
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -25,6 +25,8 @@ PSEUDONYM: Final = r"^user_[0-9a-f]{32}$"
 PRIVATE: Final = "\x1f"
 """Begins the names of columns that are added for the time of a computation; no source has it in names."""
 TIME: Final = pl.Datetime("us", "UTC")
+ALWAYS: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""Since when something holds that holds without a beginning."""
 
 _ISO: Final = "%Y-%m-%dT%H:%M:%S%.f"
 _SPELLING: Final = (

@@ -1,12 +1,13 @@
 """Delivery to Heap, Segment and others: nothing lost, nothing sent twice, nothing on the wrong profile."""
 
 from heap_assets.activation.connectors.base import Connector, Deployment, Requirement, Rows
+from heap_assets.activation.connectors.consent import covers, newest_profiles_day
 from heap_assets.activation.connectors.deletion import Deleted, Deletion
 from heap_assets.activation.connectors.heap_deletion import deletion_of_heap, heap_deletion
 from heap_assets.activation.connectors.inputs import GenericConnector, GenericSettings
 from heap_assets.activation.connectors.reading import DELETED, ApiSettings, ReadSettings, frame_of
 from heap_assets.activation.connectors.registry import built_in_kinds, connector_of, connectors, read_kinds, sync_kinds
-from heap_assets.activation.connectors.rows import newest_profiles_day, newest_users
+from heap_assets.activation.connectors.rows import newest_users
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed
 from heap_assets.activation.engine.api import Api
 from heap_assets.activation.engine.auth import (
@@ -112,6 +113,7 @@ __all__ = [
     "changelog_since",
     "connector_of",
     "connectors",
+    "covers",
     "deletion_of_heap",
     "deliver",
     "dry_run",

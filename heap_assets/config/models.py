@@ -338,11 +338,13 @@ class Settings(Section):
                     f"sync.{name}.purpose is {sync.purpose!r}, which privacy.consent.purposes does not list. "
                     f"Purposes: {', '.join(purposes) or 'none'}"
                 )
-            if sync.purpose is not None and (sync.source != "profiles" or sync.consent):
+            if sync.purpose is not None and ((sync.source != "profiles" and not sync.is_of_events) or sync.consent):
                 raise ValueError(
-                    f"sync.{name}.purpose is for a sync of profiles without consent: of source {sync.source!r} name a "
-                    "Boolean column as consent"
+                    f"sync.{name}.purpose is for a sync of profiles or of events without consent: of source "
+                    f"{sync.source!r} name a Boolean column as consent"
                 )
+            if sync.before_consent != "leave" and not (sync.purpose and sync.is_of_events):
+                raise ValueError(f"sync.{name}.before_consent is for a sync of events with a purpose")
         return self
 
     @property

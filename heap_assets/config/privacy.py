@@ -82,6 +82,8 @@ class ConsentSettings(Section):
     def _region_is_named(self) -> ConsentSettings:
         if bool(self.absent_by_region) != (self.region is not None):
             raise ValueError("region and absent_by_region: give both, or neither")
+        if beside := [purpose for purpose in self.purposes if purpose.endswith("__since")]:
+            raise ValueError(f"purposes: {beside[0]!r} ends with __since, as the column of a purpose's time does")
         named = {purpose for source in self.sources for purpose in source.columns}
         if unknown := sorted(named - set(self.purposes)):
             raise ValueError(f"a source has the purpose {unknown[0]!r}, which purposes does not list")

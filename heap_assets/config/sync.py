@@ -89,8 +89,13 @@ class SyncSettings(Section):
     )
     purpose: str | None = Field(
         default=None,
-        description="Purpose of privacy.consent, of a sync of profiles: without consent nothing is sent; what was sent "
-        "is cleared, and a member removed, by the next run",
+        description="Purpose of privacy.consent, of a sync of profiles or events: without consent nothing is sent; of "
+        "profiles what was sent is cleared, and a member removed, by the next run",
+    )
+    before_consent: Literal["leave", "send"] = Field(
+        default="leave",
+        description="Of events with a `purpose`: those from before their person consented are never sent, or are sent "
+        "once there is consent",
     )
     erase: bool = Field(
         default=True, description="Have erased people deleted there, where the destination has calls for it"
@@ -110,6 +115,11 @@ class SyncSettings(Section):
     def consent_column(self) -> str | None:
         """The column without whose truth a row is not sent."""
         return f"consent_{self.purpose}" if self.purpose else self.consent
+
+    @property
+    def is_of_events(self) -> bool:
+        """Whether what people did is sent, each event once."""
+        return False
 
     @property
     def vendor(self) -> str:
@@ -297,6 +307,11 @@ class EventSettings(SyncSettings):
     def sends_events(self) -> bool:
         """Whether its rows are events, which have a name."""
         return self.event_name is not None or self.event_name_column is not None
+
+    @property
+    def is_of_events(self) -> bool:
+        """Whether what people did is sent, each event once."""
+        return self.sends_events and self.source != "profiles" and not self.is_upsert
 
     def named_columns(self) -> Iterator[tuple[str, str]]:
         """Yield key of the settings and the column of the source that it names."""

@@ -142,6 +142,8 @@ def send(
             break
         if batch.table and report.status in _DELIVERED:
             unfinished = report.rejected + report.unknown + report.waiting
+            if project.settings.sync[name].before_consent == "send":
+                unfinished += report.no_consent  # their people may consent yet
             remember_day(connector, batch.table, day, SentDay(batch.version, unfinished))
     combined = combined_report(name, connector.kind(), run_id, day, reports, left_out)
     return Delivery(day, combined, reports if "" not in reports else {}, left_out, confirmed, unchanged)

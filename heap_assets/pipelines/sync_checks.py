@@ -75,8 +75,9 @@ def results_of(project: Project, name: str, delivery: Delivery) -> dict[str, Che
         results[API_VERSION_LIVES] = api_version_lives(sync.api_end, clock.today())
     if report.status in (Status.BLOCKED, Status.REFUSED):
         return {DELIVERED: results[DELIVERED]}
-    if sync.purpose:
-        results[CONSENTED] = consent_result(project, name, delivery.day, report.run_id)
+    asked = [*delivery.tables] if sync.by_table else [""]
+    if sync.purpose and asked:
+        results[CONSENTED] = consent_result(project, name, delivery.day, report.run_id, asked)
     return results
 
 
@@ -119,9 +120,28 @@ def check_syncs(project: Project) -> None:
     """
     tables = project.settings.source_tables
     for name, sync in project.settings.sync.items():
+        if sync.purpose and sync.is_of_events and sync.before_consent == "leave":
+            _check_times(project, name, sync)
         if sync.source in tables and not is_model(sync.source):
             _check_columns(project, name, sync, tables[sync.source].relation)
         connector_of(project, name).check()
+
+
+def _check_times(project: Project, name: str, sync: SyncSettings) -> None:
+    """Refuse a sync of events that cannot tell whether its people had consented when they happened."""
+    otherwise = f"or set sync.{name}.before_consent: send"
+    for number, source in enumerate(project.settings.privacy.consent.sources):
+        if source.at is None and (source.purpose is not None or sync.purpose in source.columns):
+            raise SettingsError(
+                f"sync.{name}.purpose: privacy.consent.sources[{number}] does not say when people consented: name the "
+                f"column with the time of the answer as its `at`, {otherwise}"
+            )
+    table = project.settings.sync_tables.get(sync.source)
+    if table is not None and table.created_at is None and getattr(sync, "timestamp_column", None) is None:
+        raise SettingsError(
+            f"sync.{name}.purpose: events of {sync.source} have no time to compare with that of their people's "
+            f"consent: name timestamp_column, {otherwise}"
+        )
 
 
 def unknown_destinations(project: Project, *, make: bool = False) -> dict[str, str]:

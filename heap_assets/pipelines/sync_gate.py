@@ -34,11 +34,8 @@ def sync_gate(project: Project, name: str, day: date) -> list[str]:
     """
     if project.settings.sync[name].by_table:
         return []
-    return [
-        reason
-        for requirement in connector_of(project, name).requirements(day)
-        for reason in _reasons(project, requirement)
-    ]
+    reasons = (_reasons(project, requirement) for requirement in connector_of(project, name).requirements(day))
+    return [*dict.fromkeys(reason for some in reasons for reason in some)]
 
 
 def _reasons(project: Project, requirement: Requirement | str) -> list[str]:
@@ -71,10 +68,9 @@ def gated_tables(project: Project, name: str, day: date) -> dict[str, str]:
     """Return the tables of a sync that forwards event tables whose gate is shut on a day, with the reason."""
     if not project.settings.sync[name].by_table:
         return {}
-    unbuilt = unbuilt_days(project)
-    shut = {
-        table: _table_reasons(project, heap_asset(table), day, unbuilt) for table in connector_of(project, name).tables
-    }
+    unbuilt, connector = unbuilt_days(project), connector_of(project, name)
+    unasked = [reason for one in connector.consent_requirements() for reason in _reasons(project, one)]
+    shut = {table: [*_table_reasons(project, heap_asset(table), day, unbuilt), *unasked] for table in connector.tables}
     return {table: "; ".join(reasons) for table, reasons in shut.items() if reasons}
 
 

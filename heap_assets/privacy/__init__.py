@@ -2,6 +2,7 @@
 
 from heap_assets.privacy.consent import (
     consent_column,
+    consent_since_column,
     long_statements,
     newest_statements,
     wide_statements,
@@ -63,6 +64,7 @@ __all__ = [
     "bury",
     "closed",
     "consent_column",
+    "consent_since_column",
     "hash_of",
     "hashes_of",
     "is_card",

@@ -7,7 +7,7 @@ from typing import Final
 
 import polars as pl
 
-from heap_assets.values import TIME, read_times
+from heap_assets.values import ALWAYS, TIME, read_times
 
 STATEMENTS: Final = pl.Schema(
     {"profile_id": pl.String(), "purpose": pl.String(), "granted": pl.Boolean(), "at": TIME, "source": pl.String()}
@@ -18,6 +18,11 @@ STATEMENTS: Final = pl.Schema(
 def consent_column(purpose: str) -> str:
     """Return the column of profiles that says whether a person consents to a purpose."""
     return f"consent_{purpose}"
+
+
+def consent_since_column(purpose: str) -> str:
+    """Return the column of profiles that says from which time on a person's consent to a purpose covers events."""
+    return f"consent_{purpose}__since"
 
 
 def long_statements(
@@ -63,11 +68,15 @@ def _time(rows: pl.LazyFrame, at: str | None) -> pl.Expr:
 def newest_statements(statements: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
     """Return the statement that holds for each person and purpose: the newest; of equally old ones, the no.
 
-    A statement without a time is older than any with one.
+    A statement without a time is older than any with one. `since` is added: the time of the earliest yes after which no
+    no was stated; null where the no holds, or where no yes has a time.
     """
     every = pl.concat([pl.LazyFrame(schema=STATEMENTS), *statements], how="vertical")
     stated = every.filter(pl.col("profile_id").is_not_null() & pl.col("granted").is_not_null())
-    ordered = stated.sort(
+    at_no = pl.col("at").filter(~pl.col("granted")).max().over("profile_id", "purpose")
+    unbroken = pl.col("granted") & (pl.col("at") > at_no).fill_null(at_no.is_null())
+    since = pl.col("at").filter(unbroken).min().over("profile_id", "purpose")
+    ordered = stated.with_columns(since=since).sort(
         "profile_id",
         "purpose",
         "at",
@@ -90,6 +99,9 @@ def with_consent(
 ) -> pl.LazyFrame:
     """Add `consent_<purpose>` for each purpose: what the person has stated, else what absence means.
 
+    `consent_<purpose>__since` (UTC) beside it says from when on: null without consent and where no time was stated,
+    :data:`heap_assets.values.ALWAYS` where absence means yes.
+
     `absent`: what it means where the column `region` says nothing of another rule; `by_region`: value of that column,
     compared without case, to what it means there.
     """
@@ -99,10 +111,16 @@ def with_consent(
         rules = {name.lower(): meaning for name, meaning in by_region.items()}
         default = where.replace_strict(list(rules), list(rules.values()), default=absent, return_dtype=pl.Boolean)
     for purpose in purposes:
-        stated = statements.filter(pl.col("purpose") == purpose).select("profile_id", _stated="granted")
+        stated = statements.filter(pl.col("purpose") == purpose).select("profile_id", _stated="granted", _since="since")
         profiles = (
             profiles.join(stated, on="profile_id", how="left", maintain_order="left")
-            .with_columns(pl.coalesce("_stated", default).alias(consent_column(purpose)))
-            .drop("_stated")
+            .with_columns(
+                pl.coalesce("_stated", default).alias(consent_column(purpose)),
+                pl.when(pl.col("_stated").is_null() & default)
+                .then(pl.lit(ALWAYS, TIME))
+                .otherwise("_since")
+                .alias(consent_since_column(purpose)),
+            )
+            .drop("_stated", "_since")
         )
     return profiles

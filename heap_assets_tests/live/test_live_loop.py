@@ -273,6 +273,52 @@ def test_messages_go_out_as_events_once_and_a_run_finds_nothing_left(world: Inbo
     assert sorted(row["Total"] for _, _, row in receiver.arrivals) == [0, 1, 2, 3, 4]
 
 
+CONSENT = """
+privacy:
+  consent:
+    purposes: [marketing]
+    sources: [{table: inbox/users, columns: {marketing: opt_in}, at: said_at}]
+"""
+
+
+def test_messages_of_people_without_consent_do_not_go_out(world: InboxWorld, receiver: Receiver) -> None:
+    def paid(number: int) -> dict[str, Any]:
+        return identify(number, "c-ann") | {"type": "track", "event": "Paid", "properties": {"total": number}}
+
+    def says(number: int, answer: str, said_at: str = "") -> dict[str, Any]:
+        plain = identify(number, "c-ann")
+        return plain | {"traits": {"opt_in": answer, "said_at": said_at or plain["timestamp"]}}
+
+    after_it_went = "2099-01-01T00:00:00Z"
+    world.post(paid(0), received=at(DAY, 21))
+    world.inbox = world.inbox.replace("email: text,", "email: text, opt_in: text, said_at: text,")
+    world.more = CONSENT
+    world.choose(EVENTS.replace("RECEIVER", receiver.url).replace("since:", "purpose: marketing, since:"))
+    build(world, judge=True)
+    loop = LiveLoop(world.project, 0.1)
+    loop.step()
+    loop.arrived([arrival(paid(1))])
+    loop.step()
+    assert loop._delivery is not None
+    assert (receiver.arrivals, loop._delivery.syncs[0].blocked_by) == ([], "")
+    loop.arrived([arrival(says(2, "yes"), paid(3))])
+    loop.step()
+    assert [row["Total"] for _, _, row in receiver.arrivals] == [3]
+    loop.arrived([arrival(says(4, "no", after_it_went), paid(5), paid(1))])
+    loop.step()
+    assert [row["Total"] for _, _, row in receiver.arrivals] == [3]
+    assert loop._delivery is not None
+    loop._delivery.close()
+    messages = [paid(1), says(2, "yes"), paid(3), says(4, "no", after_it_went), paid(5)]
+    world.post(*messages, received=at(DAY, 22))
+    build(world, judge=True)
+    result = world.run(["sync/paid"], DAY)
+    assert result.success, why(result)
+    assert [row["Total"] for _, _, row in receiver.arrivals] == [3]
+    checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
+    assert checks["nobody_without_consent"]
+
+
 @pytest.mark.parametrize("source", ["inbox/users, key: user_id, mode: upsert", "contacts, mode: insert, event_name: x"])
 def test_a_live_sync_follows_messages_and_nothing_else(world: InboxWorld, source: str) -> None:
     with pytest.raises(SettingsError, match=r"sync\.it\.live is true, but it sends .* by key or from another source"):

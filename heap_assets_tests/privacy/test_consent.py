@@ -58,7 +58,7 @@ def test_the_newest_statement_holds_and_of_equally_old_ones_the_no(
 
 def test_absence_means_what_the_region_says() -> None:
     profiles = pl.LazyFrame({"profile_id": ["a", "b", "c"], "country": ["DE", "us ", None]})
-    nothing = pl.LazyFrame(schema=STATEMENTS)
+    nothing = newest_statements([])
     result = with_consent(
         profiles, nothing, ["marketing"], absent=True, region="country", by_region={"de": False, "US": True}
     ).collect()

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import polars as pl
 
 from heap_assets import clock
+from heap_assets.activation.connectors.consent import column_of_events, columns_asked, newest_profiles_day, with_consent
 from heap_assets.activation.connectors.deletion import Deletion, MembersRemoved
 from heap_assets.activation.connectors.preflight import untried
 from heap_assets.activation.connectors.reading import ReadSettings
@@ -35,7 +36,7 @@ from heap_assets.identity import Rules, SourceTable
 from heap_assets.sources.heap_connect import Catalogue, Landing
 from heap_assets.sources.warehouse import Permission
 from heap_assets.storage import Lake, state_keys
-from heap_assets.tables import PROFILES, USERS, warehouse_asset
+from heap_assets.tables import GRAPH, PROFILES, USERS, warehouse_asset
 from heap_assets.values import apart
 
 Rows = pl.LazyFrame | Addressed
@@ -136,8 +137,8 @@ class Connector(ABC, Generic[S]):
         """Return the rows of a day, each with the key of the destination."""
 
     def rows_to_send(self, day: date, table: str = "") -> Rows:
-        """Return the rows of a day, with what was read back of their records."""
-        rows, read_back = self.rows(day, table), self._read_back(day, table)
+        """Return the rows of a day, with what was read back of their records, and the consent to send events."""
+        rows, read_back = with_consent(self, self.rows(day, table)), self._read_back(day, table)
         if read_back is None:
             return rows
         plain = rows if isinstance(rows, Addressed) else Addressed(rows, no_addresses(), no_addresses())
@@ -169,7 +170,9 @@ class Connector(ABC, Generic[S]):
     def all_inputs(self) -> list[str]:
         """The assets that are read, what is read back last."""
         back = self.settings.reads_back
-        return [*dict.fromkeys([*self.inputs(), *([warehouse_asset(back.table)] if back is not None else [])])]
+        people = [PROFILES, GRAPH] if column_of_events(self) else []
+        records = [warehouse_asset(back.table)] if back is not None else []
+        return [*dict.fromkeys([*self.inputs(), *people, *records])]
 
     @property
     def mode(self) -> Mode:
@@ -199,6 +202,14 @@ class Connector(ABC, Generic[S]):
             asset = warehouse_asset(back.table)
             newest = self.deployment.lake.newest_partition(asset, clock.today())
             yield Requirement(asset, str(newest)) if newest else f"{asset} was never read"
+        yield from self.consent_requirements()
+
+    def consent_requirements(self) -> Iterator[Requirement | str]:
+        """Yield the profiles by which a sync of events asks for consent, if it does."""
+        if column_of_events(self):
+            day = newest_profiles_day(self.deployment)
+            columns = frozenset(columns_asked(self))
+            yield Requirement(PROFILES, str(day), columns) if day else f"{PROFILES} has not been built"
 
     def unavailable(self, *, make: bool) -> str | None:
         """Return why there is no destination, or None.
@@ -381,6 +392,8 @@ class Connector(ABC, Generic[S]):
     @property
     def _consent_column(self) -> str | None:
         column = self.settings.consent_column
+        if of_events := column_of_events(self):
+            return of_events
         return apart(column, self.own_columns) if column and self.settings.source in self.warehouse_tables else column
 
     def specs(self) -> list[SyncSpec]:

@@ -11,10 +11,10 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from heap_assets.activation.connectors.base import Connector, Requirement
+from heap_assets.activation.connectors.consent import belonging, newest_profiles_day, people_day
 from heap_assets.activation.connectors.heap import BULK_ROWS, EVENT_UNITS, HeapApp, HeapDestination, ToHeap, call_limits
 from heap_assets.activation.connectors.rows import (
     address_policy,
-    newest_profiles_day,
     newest_users,
     refused_profiles,
     table_events,
@@ -26,17 +26,13 @@ from heap_assets.activation.engine.exchange import Request
 from heap_assets.activation.engine.limits import Rate
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.config import EventSettings
-from heap_assets.errors import MissingInputError, SettingsError
-from heap_assets.identity import assign
 from heap_assets.sources.heap_connect import OWN_MARK, OWN_VALUE
 from heap_assets.tables import GRAPH, PROFILES, USERS
-from heap_assets.values import PRIVATE
 
 BULK_RATES = (Rate(15_000, 60), Rate(1000, 60, per_key=True))
 """Events a minute per app, and per identity (heap.md 1.4)."""
 SENT_BY = {OWN_MARK: OWN_VALUE}
 """Marks our events, so that they are recognised when they come back in an export."""
-_PROFILE = f"{PRIVATE}profile_id"
 
 
 class HeapEventsSync(ToHeap, EventSettings):
@@ -83,26 +79,12 @@ class HeapEventsConnector(Connector[HeapEventsSync]):
 
     def rows(self, day: date, table: str = "") -> Addressed:
         deployment, sync = self.deployment, self.settings
-        graph_day = newest_profiles_day(deployment)
-        if graph_day is None:
-            raise MissingInputError(f"{PROFILES} has no partition yet: events go to people")
-        source = deployment.table_sources[self.source_asset]
-        if not source.mappings:
-            raise SettingsError(
-                f"sync.{self.name}: {deployment.settings.section_of_table(sync.source)} maps no identifiers, "
-                "so nobody is meant by it"
-            )
-        graph = deployment.lake.scan(GRAPH, str(graph_day))
-
-        def belonging(rows: pl.LazyFrame) -> pl.LazyFrame:
-            return assign(rows, source, graph, deployment.rules, under=_PROFILE)
-
-        events = table_events(self, sync, day, belonging)
-        profiles = deployment.lake.scan(PROFILES, str(graph_day))
+        events = table_events(self, sync, day, belonging(self, deployment.table_sources[self.source_asset]))
+        profiles = deployment.lake.scan(PROFILES, str(people_day(deployment)))
         policy = address_policy(deployment, sync.identities)
         creates = sync.unknown_identity == "create"
         return addressed_events(
-            events.rows.rename({_PROFILE: "profile_id"}),
+            events.rows,
             profiles,
             newest_users(deployment),
             replace(policy, allow_new=creates, hold_migrated=creates),

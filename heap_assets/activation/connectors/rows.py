@@ -11,6 +11,7 @@ import polars as pl
 
 from heap_assets import clock
 from heap_assets.activation.connectors.base import Connector, Deployment
+from heap_assets.activation.connectors.consent import PERSON, belonging, column_of_events
 from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed, no_addresses
 from heap_assets.activation.engine.event_keys import EventKey, KeyedEvents, recorded_key
 from heap_assets.activation.engine.events import EventMapping, event_rows
@@ -18,7 +19,7 @@ from heap_assets.activation.engine.tables import runs
 from heap_assets.config import EventSettings
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.identity import HEAP_IDENTITY, only_suppressed, suppressed_values, why_not, without_suppressed
-from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS, is_inbox_table, is_signal
+from heap_assets.tables import MIGRATIONS, PROFILES, USERS, is_inbox_table, is_signal
 from heap_assets.values import PRIVATE, apart, key_text, read_times, set_apart
 
 Identities = Literal["all", "one", "none"]
@@ -41,13 +42,6 @@ def newest(deployment: Deployment, asset: str) -> pl.LazyFrame:
 def newest_users(deployment: Deployment) -> pl.LazyFrame:
     """Return the newest day of Heap's users."""
     return newest(deployment, USERS)
-
-
-def newest_profiles_day(deployment: Deployment) -> date | None:
-    """Return the newest day that has both a graph and the profiles made of it."""
-    complete = set(deployment.lake.partitions(GRAPH)) & set(deployment.lake.partitions(PROFILES))
-    days = [day for day in complete if day <= clock.today().isoformat()]
-    return date.fromisoformat(max(days)) if days else None
 
 
 def profiles_by_heap_identity(deployment: Deployment, identities: Identities, day: date) -> Addressed:
@@ -176,9 +170,11 @@ def table_events(
     connector: Connector[Any],
     sync: EventSettings,
     day: date,
-    also: Callable[[pl.LazyFrame], pl.LazyFrame] = lambda rows: rows,
+    also: Callable[[pl.LazyFrame], pl.LazyFrame] | None = None,
 ) -> TableEvents:
     """Return the rows of a sync's warehouse table as events, and since when they are sent.
+
+    `also`: adds columns to the rows; whose they are, unless given, where the sync asks for consent.
 
     Rows without a time are new if the newest partition before `since` does not have them.
     """
@@ -190,7 +186,10 @@ def table_events(
     scanned = stored_rows(deployment, asset, day)
     columns = scanned.collect_schema().names()
     scanned = without_suppressed(scanned, deployment.table_sources[asset], deployment.rules)
-    rows, since = event_rows(also(scanned), mapping, columns), connector.since()
+    if also is None and column_of_events(connector):
+        also = belonging(connector, deployment.table_sources[asset])
+    rows, since = event_rows(also(scanned) if also else scanned, mapping, columns), connector.since()
+    rows = rows.rename({PERSON: "profile_id"}, strict=False)
     keyed = KeyedEvents(key, _former_keys(connector, key, day))
     if since is None or stamp is not None:
         return TableEvents(rows, since, keyed)

@@ -29,6 +29,7 @@ from heap_assets.activation.engine.spec import SyncSpec
 from heap_assets.activation.engine.two_way import ReadBack
 from heap_assets.redaction import redact
 from heap_assets.storage import Store
+from heap_assets.values import PRIVATE
 
 _LONGEST = 2000
 """Characters of a request that are shown."""
@@ -63,7 +64,9 @@ def planned_for(
     if reasons:
         facts["not sent"] = "; ".join(dict.fromkeys(reasons))
     if plan.no_consent:
-        facts["consent"] = f"{spec.consent} is not true: nothing is sent"
+        column = str(spec.consent)
+        then = " of its person, or was not yet when it happened" if column.startswith(PRIVATE) else ""
+        facts["consent"] = f"{column.removeprefix(PRIVATE)} is not true{then}: nothing is sent"
     waits = [reason for name, reason in _WAITS.items() if plan.changes.counts.get(name)]
     if waits:
         facts["waits"] = waits[0]

@@ -35,7 +35,7 @@ from heap_assets.storage import Store
 
 _SAVED_SECONDS = 60.0
 _UNGUARDED = Guard(removed=1.0, changed=1.0, takeover=1.0)
-_ADDED = ("planned", "added", "changed", "unchanged", "empty", "withdrawn", "removed", "held", "invalid")
+_ADDED = ("planned", "added", "changed", "unchanged", "empty", "withdrawn", "removed", "held", "invalid", "no_consent")
 """Figures of a plan that add up over the calls of a minute."""
 
 

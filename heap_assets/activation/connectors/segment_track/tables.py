@@ -14,9 +14,8 @@ import polars as pl
 from pydantic import Field
 
 from heap_assets.activation.connectors.base import Connector
-from heap_assets.activation.connectors.rows import (
-    suppressed_users,
-)
+from heap_assets.activation.connectors.consent import PERSON, belonging, column_of_events
+from heap_assets.activation.connectors.rows import suppressed_users
 from heap_assets.activation.connectors.segment import (
     SegmentDeletion,
     SegmentSource,
@@ -31,7 +30,7 @@ from heap_assets.config import Since
 from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_USER_ID, without_suppressed
 from heap_assets.tables import GRAPH, MIGRATIONS, PROFILES, USERS, heap_asset
-from heap_assets.values import apart, set_apart
+from heap_assets.values import PRIVATE, apart, set_apart
 from heap_assets.versions import version_of
 
 _NOT_EVENTS = ("sessions",)
@@ -39,6 +38,7 @@ _KEYS = ("event_id", "user_id", "session_id", "time")
 _USER_ID = re.compile(r"[0-9]{1,19}")
 _LARGEST_ID = 2**63 - 1
 _ADDRESSING = ("key", "profile_id", "event_key", "event", "time", "anonymous_id")
+_ROW = f"{PRIVATE}row"
 _OWN = tuple(name for name in _ADDRESSING if name != "time")  # `time` is Heap's own, and stays what it is
 
 
@@ -58,6 +58,11 @@ class SegmentTrackSync(ToSegmentUser):
     event_names: dict[str, str] = Field(default={}, description="Table to event name; the catalogue's unless given")
     tracking_plan: Path | None = Field(default=None, description="JSON file: which events and properties may leave")
     since: Since = Field(default=None, description="Events before it stay; the day the sync was first run unless given")
+
+    @property
+    def is_of_events(self) -> bool:
+        """Whether what people did is sent, each event once."""
+        return True
 
     @property
     def first_day(self) -> Literal["beginning"] | date | None:
@@ -119,7 +124,8 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
     def _choices(self) -> str:
         sync = self.settings
         choices = [sync.properties, sync.columns, sync.event_names, sync.user_id, self.since()]
-        return version_of([*choices, self.plan], length=12)
+        asked = [sync.purpose, sync.before_consent] if sync.purpose else []
+        return version_of([*choices, self.plan, *asked], length=12)
 
     def columns_sent(self, table: str, day: date | None) -> Mapping[str, str]:
         """Return property to column, as the rows of a day name it."""
@@ -138,7 +144,11 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
         events, suppressed = self._without_suppressed(table, self._events(table, day))
         columns = events.collect_schema().names()
         mapped = self.mapped(table, columns)
-        events = events.rename(set_apart(columns, _OWN))
+        if column_of_events(self):
+            # in their order: of two rows of one event the first is sent
+            whose = belonging(self, self.deployment.event_sources[heap_asset(table)])
+            events = whose(events.with_row_index(_ROW)).sort(_ROW).drop(_ROW)
+        events = events.rename({**set_apart(columns, _OWN), PERSON: "profile_id"}, strict=False)
         since = self.since()
         early = 0
         if since is not None:

@@ -7,7 +7,8 @@ from datetime import date
 import polars as pl
 
 from heap_assets.activation.connectors.base import Deployment
-from heap_assets.activation.connectors.rows import newest, newest_profiles_day, newest_users, profiles_by_identifier
+from heap_assets.activation.connectors.consent import newest_profiles_day
+from heap_assets.activation.connectors.rows import newest, newest_users, profiles_by_identifier
 from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_IDENTITY, HEAP_USER_ID
 from heap_assets.tables import GRAPH, MIGRATIONS
