@@ -105,17 +105,17 @@ def consent_result(project: Project, name: str, day: date, run_id: str, tables: 
     """
     connector, sync = connector_of(project, name), project.settings.sync[name]
     of_events = sync.is_of_events
-    asked = (newest_profiles_day(project) or day) if of_events else day
+    people_day = (newest_profiles_day(project) or day) if of_events else day
     purpose, trait = str(sync.purpose), project.settings.privacy.consent.region
     parts = [_sent_and_named(project, connector, day, run_id, table) for table in tables]
     sent, named = pl.concat([part for part, _ in parts], how="diagonal_relaxed"), pl.concat([n for _, n in parts])
-    profiles = project.lake.scan(PROFILES, str(asked)).select("profile_id", *([trait] if trait else []))
-    stated = statements_of_day(project, asked).filter(pl.col("purpose") == purpose).select("profile_id", "at")
+    profiles = project.lake.scan(PROFILES, str(people_day)).select("profile_id", *([trait] if trait else []))
+    stated = statements_of_day(project, people_day).filter(pl.col("purpose") == purpose).select("profile_id", "at")
     consents = pl.col(consent_column(purpose))
     if of_events and sync.before_consent == "leave":
         consents &= covers(pl.col(consent_since_column(purpose)), read_times(pl.col("time")))
     people = (
-        with_consent_of_day(project, profiles, asked)
+        with_consent_of_day(project, profiles, people_day)
         .join(named.lazy(), on="profile_id")
         .join(stated, on="profile_id", how="left")
         .select("key_hash", consents=consents, at="at")

@@ -75,9 +75,9 @@ def results_of(project: Project, name: str, delivery: Delivery) -> dict[str, Che
         results[API_VERSION_LIVES] = api_version_lives(sync.api_end, clock.today())
     if report.status in (Status.BLOCKED, Status.REFUSED):
         return {DELIVERED: results[DELIVERED]}
-    asked = [*delivery.tables] if sync.by_table else [""]
-    if sync.purpose and asked:
-        results[CONSENTED] = consent_result(project, name, delivery.day, report.run_id, asked)
+    ledgers = [*delivery.tables] if sync.by_table else [""]
+    if sync.purpose and ledgers:
+        results[CONSENTED] = consent_result(project, name, delivery.day, report.run_id, ledgers)
     return results
 
 

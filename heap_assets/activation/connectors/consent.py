@@ -84,12 +84,12 @@ def with_consent(connector: Connector[Any], rows: Rows) -> Rows:
         raise MissingInputError(f"{PROFILES} {day} has no {min(missing)}: materialize it again")
     people = profiles.select("profile_id", pl.col(consents).alias(_CONSENTS), pl.col(since).alias(_SINCE))
     frame = rows.rows if isinstance(rows, Addressed) else rows
-    asked = frame.join(people, on="profile_id", how="left", maintain_order="left")
+    joined = frame.join(people, on="profile_id", how="left", maintain_order="left")
     may = pl.col(_CONSENTS).fill_null(value=False)
     if sync.before_consent == "leave":
         may &= covers(pl.col(_SINCE), read_times(pl.col("time")))
-    asked = asked.with_columns(may.alias(column)).drop(_CONSENTS, _SINCE)
-    return replace(rows, rows=asked) if isinstance(rows, Addressed) else asked
+    joined = joined.with_columns(may.alias(column)).drop(_CONSENTS, _SINCE)
+    return replace(rows, rows=joined) if isinstance(rows, Addressed) else joined
 
 
 def columns_asked(connector: Connector[Any]) -> Iterator[str]:

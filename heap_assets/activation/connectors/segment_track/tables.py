@@ -124,8 +124,8 @@ class SegmentTrackConnector(Connector[SegmentTrackSync]):
     def _choices(self) -> str:
         sync = self.settings
         choices = [sync.properties, sync.columns, sync.event_names, sync.user_id, self.since()]
-        asked = [sync.purpose, sync.before_consent] if sync.purpose else []
-        return version_of([*choices, self.plan, *asked], length=12)
+        consent = [sync.purpose, sync.before_consent] if sync.purpose else []
+        return version_of([*choices, self.plan, *consent], length=12)
 
     def columns_sent(self, table: str, day: date | None) -> Mapping[str, str]:
         """Return property to column, as the rows of a day name it."""
