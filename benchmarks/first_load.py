@@ -45,6 +45,14 @@ _USERS = {
         *({"name": name, "type": _NULLABLE_TEXT} for name in ("identity", "email", "joindate", "last_modified")),
     ],
 }
+_MIGRATIONS = {
+    "type": "record",
+    "name": "topLevelRecord",
+    "fields": [
+        *({"name": name, "type": _NULLABLE_LONG} for name in ("from_user_id", "to_user_id")),
+        {"name": "time", "type": _NULLABLE_TEXT},
+    ],
+}
 _ASSETS = "{ assetNodes { assetKey { path } groupName partitionStats { numMaterialized numPartitions } } }"
 _PEOPLE = 1_000
 _PATIENCE = 120.0
@@ -72,6 +80,10 @@ def write_bucket(folder: Path, dumps: int, tables: int, rows: int) -> None:
             for user in range(number % 10, _PEOPLE, 10)
         ]  # fmt: skip
         entries.append(_write(folder, number, "users", _USERS, users, incremental=True))
+        migrated = [
+            {"from_user_id": _PEOPLE + user, "to_user_id": user, "time": "2020-01-02 00:00:00"} for user in range(9)
+        ]
+        entries.append(_write(folder, number, "user_migrations", _MIGRATIONS, migrated, incremental=False))
         manifest = folder / "manifests" / f"sync_{number}.json"
         manifest.parent.mkdir(exist_ok=True)
         manifest.write_text(json.dumps({"dump_id": number, "tables": entries, "property_definitions": None}))
