@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -175,12 +174,13 @@ def ours(name: str, count: int) -> dict[str, Any]:
         deployment.connector.check()
         deployment.connector.remember_enabled()
         spec, rows = deployment.connector.spec(day=kit.day(0)), deployment.connector.rows(kit.day(0))
-        before, begun = _peak_mb(), time.perf_counter()
+        _forget_peak()
+        before, begun = _memory_mb("VmRSS"), time.perf_counter()
         report = deliver(spec, destination, rows, deployment.store, kit.day(0), "bench", confirmed=True)
         seconds = time.perf_counter() - begun
     if report.sent != count:
         raise RuntimeError(f"{name}: {report.sent} of {count} rows were sent: {report.reason} {report.rejections}")
-    return {"rows": count, "requests": report.requests, "seconds": seconds, "mb": _peak_mb() - before}
+    return {"rows": count, "requests": report.requests, "seconds": seconds, "mb": _memory_mb("VmHWM") - before}
 
 
 def peer(name: str, count: int) -> float:
@@ -233,14 +233,20 @@ def _is_of_few_rows(name: str) -> bool:
 def _names() -> list[str]:
     """Return a suite of each kind of sync, but of functions, which `benchmarks/functions.py` measures."""
     kinds: dict[str, type[ConnectorSuite]] = {}
-    for one in suites():
+    for one in sorted(suites(), key=lambda one: one.__name__.removeprefix("Test") not in PEERS):
         kinds.setdefault(one.settings.split("kind: ")[1].split()[0], one)
     del kinds["javascript"]
-    return [one.__name__.removeprefix("Test") for one in kinds.values()]
+    return sorted(one.__name__.removeprefix("Test") for one in kinds.values())
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _memory_mb(name: str) -> float:
+    """Return `VmRSS`, what this process holds, or `VmHWM`, the most that it held since :func:`_forget_peak`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(name))) / 1024
+
+
+def _forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def main() -> None:

@@ -62,6 +62,10 @@ class Plant:
 
 NOT_PLANTED: Mapping[str, str] = {
     "alive": "A sign of life, for a dead man's switch: what it tells is its absence.",
+    "findings_are_settled": "It looks at the settings of masking each morning, not at what a day brings.",
+    "keys_are_replaced_in_time": "The sample company's destinations are local servers: its keys have no age.",
+    "no_key_ends_soon": "The sample company's destinations are local servers: its keys do not end.",
+    "nothing_is_older": "The sample company is some days old; what is kept is kept for years.",
 }
 """Checks and alerts without a plant, and why."""
 
