@@ -64,7 +64,7 @@ PROFILE_COLUMNS = (
 BEHAVIOUR_COLUMNS = ("session_count", "active_days", "last_active", "engagement_score", "lifecycle_stage")
 """Columns that `profiles.behaviour` adds to profiles, besides one per feature."""
 TREND_COLUMNS = ("sessions_per_week", "trend", "features_used")
-TOP_PAGES = "top_pages"
+TOP_PAGES_COLUMN = "top_pages"
 """Those that it adds on request."""
 ACCOUNT_PROFILES = "accounts/profiles"
 ACCOUNT_COLUMNS = ("account", "people", "active_people")

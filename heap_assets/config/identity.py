@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from heap_assets.config.base import Section
-from heap_assets.tables import ACCOUNT_COLUMNS, BEHAVIOUR_COLUMNS, PROFILE_COLUMNS, TOP_PAGES, TREND_COLUMNS
+from heap_assets.tables import ACCOUNT_COLUMNS, BEHAVIOUR_COLUMNS, PROFILE_COLUMNS, TOP_PAGES_COLUMN, TREND_COLUMNS
 
 Choice = Literal["first_present", "newest", "earliest", "max", "min", "sum", "any"]
 
@@ -150,7 +150,7 @@ class Behaviour(Section):
     def columns(self) -> list[str]:
         """Columns that these settings make, in order."""
         trends = TREND_COLUMNS if self.trends else ()
-        return [*BEHAVIOUR_COLUMNS, *self.features, *trends, *([TOP_PAGES] if self.top_pages else [])]
+        return [*BEHAVIOUR_COLUMNS, *self.features, *trends, *([TOP_PAGES_COLUMN] if self.top_pages else [])]
 
 
 class Score(Section):

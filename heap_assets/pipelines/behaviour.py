@@ -36,7 +36,7 @@ from heap_assets.profiles import (
 from heap_assets.project import Project
 from heap_assets.tables import (
     BEHAVIOUR_COLUMNS,
-    TOP_PAGES,
+    TOP_PAGES_COLUMN,
     TREND_COLUMNS,
     is_heap_event,
     is_inbox_table,
@@ -285,7 +285,7 @@ def column_sources(project: Project) -> dict[str, set[tuple[str, str]]]:
             (*BEHAVIOUR_COLUMNS, *(TREND_COLUMNS if profile_settings.behaviour.trends else ())), columns
         )
         if page := profile_settings.behaviour.top_pages:
-            sources[TOP_PAGES] = {(_PAGEVIEWS, column) for column in (*_columns_of_person(_PAGEVIEWS), page)}
+            sources[TOP_PAGES_COLUMN] = {(_PAGEVIEWS, column) for column in (*_columns_of_person(_PAGEVIEWS), page)}
         for flag, event in profile_settings.behaviour.features.items():
             table = table_of_event(project, event, f"profiles.behaviour.features.{flag}")
             sources[flag] = {(table, column) for column in _columns_of_person(table)}

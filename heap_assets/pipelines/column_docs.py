@@ -28,7 +28,7 @@ from heap_assets.tables import (
     REVIEW,
     SHARED,
     SIGNALS,
-    TOP_PAGES,
+    TOP_PAGES_COLUMN,
     UNIFIED_EVENTS,
     USERS,
     is_analytics,
@@ -203,7 +203,9 @@ def _asked_for(behaviour: Behaviour) -> dict[str, ColumnDoc]:
         "trend": ColumnDoc(f"rising, steady or falling: sessions in the {half}; empty without any."),
         "features_used": ColumnDoc("How many of the features of `behaviour` were used."),
     }
-    pages = {TOP_PAGES: ColumnDoc(f"The most frequent `{behaviour.top_pages}` of pageviews, the first the most.")}
+    pages = {
+        TOP_PAGES_COLUMN: ColumnDoc(f"The most frequent `{behaviour.top_pages}` of pageviews, the first the most.")
+    }
     return (trends if behaviour.trends else {}) | (pages if behaviour.top_pages else {})
 
 

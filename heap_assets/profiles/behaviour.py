@@ -11,7 +11,7 @@ import polars as pl
 from heap_assets.errors import SettingsError
 from heap_assets.identity import HEAP_USER_ID
 from heap_assets.profiles.audiences import events_of_profiles
-from heap_assets.tables import BEHAVIOUR_COLUMNS, TOP_PAGES
+from heap_assets.tables import BEHAVIOUR_COLUMNS, TOP_PAGES_COLUMN
 from heap_assets.values import TIME
 
 
@@ -157,7 +157,7 @@ def with_top_pages(
     recent = pageviews.filter((pl.col("time") < as_of) & (pl.col("time") >= as_of - timedelta(days=days)))
     counts = recent.select("profile_id", page=pl.col(page).cast(pl.String)).drop_nulls("page")
     counts = counts.group_by("profile_id", "page").len().sort(["len", "page"], descending=[True, False])
-    pages = counts.group_by("profile_id", maintain_order=True).agg(pl.col("page").head(top).alias(TOP_PAGES))
+    pages = counts.group_by("profile_id", maintain_order=True).agg(pl.col("page").head(top).alias(TOP_PAGES_COLUMN))
     return profiles.join(pages, on="profile_id", how="left", maintain_order="left")
 
 

@@ -14,7 +14,11 @@ from heap_assets_tests.pipelines.delivery_world import World
 TABLES = [
     value
     for name, value in vars(tables).items()
-    if name.isupper() and isinstance(value, str) and not value.endswith("/") and name != "WAREHOUSE_SOURCE"
+    if name.isupper()
+    and isinstance(value, str)
+    and not value.endswith("/")
+    and name != "WAREHOUSE_SOURCE"
+    and not name.endswith("_COLUMN")
 ]
 
 
