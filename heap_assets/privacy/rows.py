@@ -369,12 +369,12 @@ def _is_in(value: pl.Expr, texts: pl.Series) -> pl.Expr:
     return value.is_in(pl.lit(texts.implode())).fill_null(value=False) if len(texts) else pl.lit(value=False)
 
 
-def _request(value: pl.Expr, requests: Mapping[str, str]) -> pl.Expr:
+def _request(value: pl.Expr, request_of: Mapping[str, str]) -> pl.Expr:
     """Return whose a value is; the dictionary is asked for those that are there, of which a hit has few."""
-    if not requests:
+    if not request_of:
         return pl.lit(None, pl.String)
 
     def of_values(values: pl.Series) -> pl.Series:
-        return pl.Series(values.name, [requests.get(value) for value in values.to_list()], pl.String)
+        return pl.Series(values.name, [request_of.get(value) for value in values.to_list()], pl.String)
 
     return value.cast(pl.String).map_batches(of_values, return_dtype=pl.String, is_elementwise=True)
