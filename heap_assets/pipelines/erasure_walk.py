@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 
 import polars as pl
 
@@ -70,6 +70,7 @@ class LakeWalk:
     def run(self, clean: Mapping[str, str] | None = None) -> Walk:
         """Walk over all objects but those whose version `clean` has; returns what is clean now."""
         walk = Walk(dict(clean or {}))
+        _ = self._of_any_day  # reads the graph, which the walk rewrites
         for landed in landed_parts(self.project.landing):
             self._landed(landed, walk)
         listed = {landed.part.key for landed in landed_parts(self.project.landing)}
@@ -203,7 +204,11 @@ class LakeWalk:
         return self._shape(folder, name.removesuffix(".parquet"))
 
     def _shape(self, asset: str, day: str) -> Shape:
-        return _shape(self.project, self.people, asset, day)
+        return _shape(self.project, self.people, asset, day, lambda: self._of_any_day)
+
+    @cached_property
+    def _of_any_day(self) -> Mapping[str, str]:
+        return _profiles_of_any_day(self.project, self.people)
 
     @cached_property
     def _table_of_folder(self) -> dict[str, str]:
@@ -213,10 +218,13 @@ class LakeWalk:
 def shape_of(project: Project, people: People, key: str) -> Shape:
     """Return how the rows of a partition of a table name people."""
     folder, _, name = key.rpartition("/")
-    return _shape(project, people, folder, name.removesuffix(".parquet"))
+    of_any_day = partial(_profiles_of_any_day, project, people)
+    return _shape(project, people, folder, name.removesuffix(".parquet"), of_any_day)
 
 
-def _shape(project: Project, people: People, asset: str, day: str) -> Shape:
+def _shape(
+    project: Project, people: People, asset: str, day: str, of_any_day: Callable[[], Mapping[str, str]]
+) -> Shape:
     if asset == MIGRATIONS:
         return Shape(project.sources.get(asset), any_names=True)
     asset = asset_of_folder(asset)
@@ -224,7 +232,7 @@ def _shape(project: Project, people: People, asset: str, day: str) -> Shape:
         return Shape(table, owner_column(project, asset))
     if is_warehouse_table(asset):
         return Shape()
-    return Shape(profiles=people.profiles.get(day) or _profiles_of_any_day(project, people))
+    return Shape(profiles=people.profiles.get(day) or of_any_day())
 
 
 def asset_of_folder(folder: str) -> str:
