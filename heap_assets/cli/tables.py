@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,16 +11,7 @@ import polars as pl
 
 from heap_assets.cli.output import json_option, print_json, progress, records, report_option
 from heap_assets.identity import compile_engine
-from heap_assets.pipelines.retention import (
-    delete_results,
-    expired,
-    expired_events,
-    expired_results,
-    expired_sources,
-    forget,
-    forget_sources,
-    tidy,
-)
+from heap_assets.pipelines.retention import retain
 from heap_assets.project import open_project
 from heap_assets.report import write_report
 from heap_assets.storage import LakeSql
@@ -87,30 +77,23 @@ def prune(dry_run: bool, as_json: bool) -> None:
     project = open_project()
     project.require_lake()
     with progress("Looking for what is no longer kept" if dry_run else "Deleting what is no longer kept"):
-        sources = expired_sources(project)
-        if not dry_run:
-            forget_sources(project)
-        days = [*expired(project), *expired_events(project)]
-        counts = Counter(day.asset for day in days) if dry_run else forget(project, days)
-        oldest = {asset: min(day.partition for day in days if day.asset == asset) for asset in counts}
-        results = expired_results(project)
-        if not dry_run:
-            delete_results(project, results)
-        leftovers = None if dry_run else tidy(project)
+        retained = retain(project, dry_run=dry_run)
+    days, counts, leftovers = retained.days, retained.counts, retained.leftovers
+    oldest = {asset: min(day.partition for day in days if day.asset == asset) for asset in counts}
     if as_json:
         tables = [
             {"asset": asset, "days": count, "first_day": oldest[asset]} for asset, count in sorted(counts.items())
         ]
-        report = {"dry_run": dry_run, "tables": tables, "check_results": len(results), "leftover_files": leftovers}
-        print_json(report | {"sources_of_events": sources})
+        report = {"dry_run": dry_run, "tables": tables, "check_results": retained.results, "leftover_files": leftovers}
+        print_json(report | {"sources_of_events": retained.sources})
         return
     for asset, count in sorted(counts.items()):
         click.echo(f"{asset:<32}{count:>6} days, from {oldest[asset]}")
-    for asset, count in sorted(sources.items()):
+    for asset, count in sorted(retained.sources.items()):
         click.echo(f"{asset:<32}{count:>6} rows or files that old days would be built from again")
     if leftovers is not None:
         click.echo(f"{leftovers} files and folders of killed processes are gone")
-    click.echo(f"{len(results)} check results {'would go' if dry_run else 'are gone'}")
+    click.echo(f"{retained.results} check results {'would go' if dry_run else 'are gone'}")
     click.echo(f"{len(days)} days {'would go' if dry_run else 'are gone'}")
 
 

@@ -1,6 +1,5 @@
 """Jobs that people start by hand on syncs and tables, and the retention job."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,16 +12,7 @@ from heap_assets.orchestration.checks import LAKE, asset_key, lake_of
 from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.groups import Groups
 from heap_assets.orchestration.schedules import hourly_check_keys
-from heap_assets.pipelines.retention import (
-    delete_results,
-    expired,
-    expired_events,
-    expired_results,
-    expired_sources,
-    forget,
-    forget_sources,
-    tidy,
-)
+from heap_assets.pipelines.retention import retain
 from heap_assets.project import Names, Project
 from heap_assets.tables import WAREHOUSE_SOURCE, source_title, sync_asset
 
@@ -132,24 +122,15 @@ def retention_job(project: Project) -> dg.JobDefinition:
     )
     @raising_failures
     def forget_expired_days(context: dg.OpExecutionContext, config: RetentionConfig) -> None:
-        opened = project.with_lake(lake_of(context, names))
-        sources = expired_sources(opened)
-        if not config.dry_run:
-            forget_sources(opened)
-        days = [*expired(opened), *expired_events(opened)]
-        results = expired_results(opened)
-        leftovers = 0
-        if not config.dry_run:
-            forget(opened, days)
-            delete_results(opened, results)
-            leftovers = tidy(opened)
-        counts = Counter(day.asset for day in days)
+        retained = retain(project.with_lake(lake_of(context, names)), dry_run=config.dry_run)
+        days, counts = len(retained.days), dict(retained.counts)
         word = "would go" if config.dry_run else "gone"
-        context.log.info("%s days are %s: %s", len(days), word, dict(counts))
+        context.log.info("%s days are %s: %s", days, word, counts)
+        leftovers = retained.leftovers or 0
         context.add_output_metadata(
-            {"days": len(days), "check_results": len(results), "leftovers": leftovers, "dry_run": config.dry_run}
-            | dict(counts)
-            | {f"sources of {asset}": count for asset, count in sources.items()}
+            {"days": days, "check_results": retained.results, "leftovers": leftovers, "dry_run": config.dry_run}
+            | counts
+            | {f"sources of {asset}": count for asset, count in retained.sources.items()}
         )
 
     @dg.job(

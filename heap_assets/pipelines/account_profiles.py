@@ -144,9 +144,7 @@ def _with_active_people(
     """Add active_people: those with an event in the days of `behaviour`, 0 without such a section."""
     days = settings.behaviour.days if settings.behaviour else 0
     rows = [heap_stream(project, window, project.event_tables, graph)] if days else []
-    return accounts.join(
-        _people_with(rows, members, window, days, "active_people"), on="profile_id", how="left"
-    ).with_columns(pl.col("active_people").fill_null(0))
+    return _with_people(accounts, rows, members, window, days, "active_people")
 
 
 def _with_adoption(
@@ -162,18 +160,23 @@ def _with_adoption(
     for flag, event in settings.behaviour.features.items():
         name, column = table_of_event(project, event, f"accounts.behaviour.features.{flag}"), f"{flag}_people"
         rows = list(event_frames(project, [name], graph, window).values())
-        using = _people_with(rows, members, window, settings.behaviour.days, column)
-        accounts = accounts.join(using, on="profile_id", how="left").with_columns(pl.col(column).fill_null(0))
+        accounts = _with_people(accounts, rows, members, window, settings.behaviour.days, column)
     return accounts
 
 
-def _people_with(
-    rows: list[pl.LazyFrame], members: pl.LazyFrame, window: Window, days: int, column: str
+def _with_people(
+    accounts: pl.LazyFrame,
+    rows: list[pl.LazyFrame],
+    members: pl.LazyFrame,
+    window: Window,
+    days: int,
+    column: str,
 ) -> pl.LazyFrame:
-    """Return profile_id (the account) and how many of its people have one of the rows within the days."""
+    """Add a column of how many people of the account have one of the rows within the days."""
     empty = pl.LazyFrame(schema={"profile_id": pl.String, "time": pl.Datetime("us", "UTC")})
     events = pl.concat([empty, *(frame.select("profile_id", "time") for frame in rows)])
     recent = (pl.col("time") >= window.as_of - timedelta(days=days)) & (pl.col("time") < window.as_of)
     active = events.filter(recent).select("profile_id").unique().join(members, on="profile_id")
     counts = active.group_by("account").agg(pl.len().cast(pl.Int64).alias(column))
-    return counts.rename({"account": "profile_id"})
+    counted = accounts.join(counts.rename({"account": "profile_id"}), on="profile_id", how="left")
+    return counted.with_columns(pl.col(column).fill_null(0))

@@ -138,6 +138,45 @@ def forget_sources(project: Project) -> None:
             project.lake.store.delete(key)
 
 
+@dataclass(frozen=True)
+class Retained:
+    """What a run of retention deleted, or would delete.
+
+    Attributes
+    ----------
+    sources
+        As :func:`expired_sources`.
+    results
+        Number of check results.
+    leftovers
+        Number of files and folders of killed processes; None if nothing was deleted.
+    """
+
+    days: list[Expired]
+    sources: dict[str, int]
+    results: int
+    leftovers: int | None
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Days by asset."""
+        return Counter(day.asset for day in self.days)
+
+
+def retain(project: Project, *, dry_run: bool) -> Retained:
+    """Delete what `keep` no longer asks for, and what killed processes left; `dry_run`: only say what that is."""
+    sources = expired_sources(project)
+    if not dry_run:
+        forget_sources(project)
+    days, results = [*expired(project), *expired_events(project)], expired_results(project)
+    leftovers = None
+    if not dry_run:
+        forget(project, days)
+        delete_results(project, results)
+        leftovers = tidy(project)
+    return Retained(days, sources, len(results), leftovers)
+
+
 def _expired_parts(project: Project, first: date) -> dict[str, list[str]]:
     """Return the stored parts of messages of old days, by the asset of their table.
 

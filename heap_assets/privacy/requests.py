@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from heap_assets.errors import DamagedFileError, MissingInputError
 from heap_assets.privacy.people import Left, Named, Pair, Plan
-from heap_assets.storage import Store, state_keys
+from heap_assets.storage import Store, side_by_side, state_keys
 
 ROOT: Final = f"{state_keys.PRIVACY}/requests"
 
@@ -115,8 +115,8 @@ class Requests:
     def all(self) -> list[Request]:
         """Return all requests, the oldest first."""
         keys = [info.key for info in self.store.list(ROOT)]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            requests = [self._parsed(*one) for one in zip(keys, pool.map(self.store.read, keys), strict=True)]
+        stored = side_by_side(self.store, self.store.read, keys)
+        requests = [self._parsed(*one) for one in zip(keys, stored, strict=True)]
         return sorted(requests, key=lambda one: (one.requested_at, one.id))
 
     def update_all(self, changes: Mapping[str, Callable[[Request], Request]]) -> dict[str, Request]:

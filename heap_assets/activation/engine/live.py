@@ -207,9 +207,9 @@ class LiveSender:
         self._state = log.save(replace(self._state, frame=self._state.frame.sort("key")), self.spec.compact_after)
         started = self._since
         if self._entries:
-            entries = pl.concat(self._entries, how="diagonal_relaxed")
             changelog = Changelog(self.spec, self._salt)
-            changelog.add(entries)
+            for entries in self._entries:
+                changelog.add(entries)
             changelog.write(self.store, started, fence)
         if self._aside:
             write_set_aside(self.store, pl.concat(self._aside), self.spec.folder, started, fence)

@@ -30,12 +30,12 @@ def landed_parts(landing: Landing) -> Iterator[LandedPart]:
             yield from (LandedPart(dump_id, name, part) for part in table.parts)
 
 
-def rewrite_part(landing: Landing, landed: LandedPart, rows: pl.DataFrame, key: str) -> None:
+def rewrite_part(landing: Landing, landed: LandedPart, rows: pl.DataFrame, key: str) -> bool:
     """Put rows in place of a part's: as the object `key`, in the record of its dump.
 
     The old object stays, for builds that have read the record before; whoever calls deletes it later. The days that a
     part had stay known, with no rows: the days of tables are then as they would be built. Nothing happens to a table
-    that has landed anew meanwhile.
+    that has landed anew meanwhile: the result is then False, and the object `key` belongs to nothing.
     """
     by_time = landed.table not in SNAPSHOT_TABLES
     with landing.store.staged(key) as path:
@@ -49,4 +49,5 @@ def rewrite_part(landing: Landing, landed: LandedPart, rows: pl.DataFrame, key: 
         parts = tuple(part if old.key == landed.part.key else old for old in table.parts)
         return record.with_table(replace(table, parts=parts))
 
-    Records(landing.store).update(landed.dump_id, changed)
+    record = Records(landing.store).update(landed.dump_id, changed)
+    return any(one.key == key for one in record.tables[landed.table].parts)

@@ -57,8 +57,7 @@ def forget_before(landing: Landing, first: date) -> int:
         key = landed.part.key
         new = f"{key.rpartition('.')[0].split(_MARK)[0]}{_MARK}{first}.parquet"
         left = landing.store.scan_stored(key).filter(pl.col("time") >= start).collect(engine="streaming")
-        rewrite_part(landing, landed, left, new)
-        if new not in {one.part.key for one in landed_parts(landing)}:
+        if not rewrite_part(landing, landed, left, new):
             landing.store.delete(new)  # the table has landed anew, or was erased from, meanwhile: the next call tells
             continue
         forgotten_rows += landed.part.rows - left.height
