@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +27,8 @@ import polars as pl
 from heap_assets.analytics import AudienceTables, Relation, audience_sql, parse_query
 from heap_assets.profiles import Facts, members, parse_audience
 from heap_assets.signals import SignalDay, candidates, parse_signal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from heap_assets_tests.environments import UnavailableError, environment
 
 END = datetime(2026, 11, 21, tzinfo=UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ COMMANDS = sorted(path.name for path in FOLDER.glob("*.py") if "argparse.Argumen
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_benchmark_starts(command: str) -> None:
-    run = subprocess.run([sys.executable, str(FOLDER / command), "--help"], capture_output=True, text=True, check=False)
+    elsewhere = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = subprocess.run(
+        [sys.executable, str(FOLDER / command), "--help"], env=elsewhere, capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
     assert "usage:" in run.stdout
