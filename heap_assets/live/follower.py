@@ -9,13 +9,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import polars as pl
 
 from heap_assets import clock
 from heap_assets.activation import SyncReport
 from heap_assets.errors import HeapAssetsError, MissingInputError
+from heap_assets.live.threads import to_its_end
 from heap_assets.pipelines.functions import OpenPools
 from heap_assets.pipelines.live_delivery import LiveDelivery
 from heap_assets.pipelines.live_profiles import Changed, LiveProfiles, base_versions
@@ -36,6 +37,9 @@ _PATIENCE_SECONDS: Final = 1.0
 _SHOWN: Final = 5
 _LATENCIES: Final = 10_000
 
+T = TypeVar("T")
+Messages = Mapping[str, pl.DataFrame]
+"""By the lake asset of their table, as parts have them."""
 Watcher = Callable[[Mapping[str, Any]], None]
 """Is told of each step: what came, who it became, what went out; without values."""
 
@@ -50,7 +54,7 @@ class LiveLoop:
     own_writer: str = ""
     """Name of the segments of this service: what others bring into the lake is followed from there."""
     _arrivals: deque[tuple[float, Arrival]] = field(default_factory=deque)
-    _recent: deque[tuple[float, Arrival]] = field(default_factory=deque)
+    _recent: deque[tuple[float, Messages]] = field(default_factory=deque)
     """What was applied, and may not be in the lake yet: applied again to a base that is loaded anew."""
     _taken_parts: set[str] = field(default_factory=set)
     _has_peers: bool = False
@@ -61,6 +65,7 @@ class LiveLoop:
     _delivery: LiveDelivery | None = None
     _checked_at: float = 0.0
     _pools: OpenPools = field(default_factory=OpenPools)
+    _is_stopping: bool = False
     state: str = "starting"
     messages: int = 0
     changed: int = 0
@@ -78,12 +83,18 @@ class LiveLoop:
         try:
             while True:
                 started = time.monotonic()
-                pause = await asyncio.to_thread(self._guarded_step)
+                pause = await to_its_end(self._guarded_step, self._hurry)
                 await asyncio.sleep(max(pause - (time.monotonic() - started), 0.02))
         finally:
             if self._delivery is not None:
                 self._delivery.close()
             self._pools.close()
+
+    def _hurry(self) -> None:
+        """Let a step that is under way begin no further call to a destination."""
+        self._is_stopping = True  # before the delivery is looked at: a step may put another in its place meanwhile
+        if self._delivery is not None:
+            self._delivery.stop()
 
     def _guarded_step(self) -> float:
         try:
@@ -111,11 +122,13 @@ class LiveLoop:
             self._queue(changed, [])
         arrivals = self._taken()
         if arrivals:
-            self._recent.extend(arrivals)
-            changed = self._apply([arrival for _, arrival in arrivals], [at for at, _ in arrivals])
+            frames = message_frames(arrival.facts for _, arrival in arrivals)
+            messages = {inbox_asset(table): rows for table, rows in frames.items()}
+            self._recent.append((arrivals[-1][0], messages))
+            changed = self._apply(messages, [at for at, _ in arrivals])
             self.messages += sum(len(arrival.messages) for _, arrival in arrivals)
         self._forget_landed(self._recent)
-        reports = list(self._delivery.send(_PATIENCE_SECONDS))
+        reports = [] if self._is_stopping else list(self._delivery.send(_PATIENCE_SECONDS))
         self.sent += sum(report.sent for report in reports)
         if not self.queue_length:
             now = time.monotonic()
@@ -163,7 +176,11 @@ class LiveLoop:
         self._checked_at = time.monotonic()
         self._queue(self._profiles.apply(self._profiles.backlog), [])
         self._profiles.backlog = {}
-        return self._apply([arrival for _, arrival in self._recent], [])
+        recent: dict[str, list[pl.DataFrame]] = {}
+        for _, messages in self._recent:
+            for asset, rows in messages.items():
+                recent.setdefault(asset, []).append(rows)
+        return self._apply({asset: pl.concat(frames) for asset, frames in recent.items()}, [])
 
     def _lately_landed(self) -> list[Part]:
         """Return the parts of the running day and the day before that other services wrote, or builds put together."""
@@ -186,17 +203,16 @@ class LiveLoop:
             by_table.setdefault(inbox_asset(part.table), []).append(part)
         return {asset: read_parts(self.project.lake.store, of_table).collect() for asset, of_table in by_table.items()}
 
-    def _forget_landed(self, arrivals: deque[tuple[float, Arrival]]) -> None:
+    def _forget_landed(self, arrivals: deque[tuple[float, T]]) -> None:
         inbox = self.project.settings.inbox
         landing_seconds = _LANDING_SECONDS + 2 * (inbox.roll_seconds if inbox else 0.0)
         with contextlib.suppress(IndexError):  # another thread may take the last one meanwhile
             while arrivals and time.monotonic() - arrivals[0][0] > landing_seconds:
                 arrivals.popleft()
 
-    def _apply(self, arrivals: Sequence[Arrival], times: Sequence[float]) -> Changed | None:
+    def _apply(self, messages: Messages, times: Sequence[float]) -> Changed | None:
         assert self._profiles is not None
-        frames = message_frames(arrival.facts for arrival in arrivals)
-        changed = self._profiles.apply({inbox_asset(table): rows for table, rows in frames.items()})
+        changed = self._profiles.apply(messages)
         self._queue(changed, times)
         return changed
 

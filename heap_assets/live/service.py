@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -31,6 +32,7 @@ from heap_assets.live.commit import GroupCommit
 from heap_assets.live.endpoint import CALLS, Endpoint, call_of
 from heap_assets.live.follower import LiveLoop
 from heap_assets.live.page import LivePage
+from heap_assets.live.threads import to_its_end
 from heap_assets.project import Project, message_masker
 from heap_assets.sources.inbox import SPOOL, Arrival, SegmentWriter, SpoolError, remove_status, write_status
 
@@ -156,7 +158,7 @@ class LiveService:
                 continue
             self.writer.close_segment()
             try:
-                self.landed += await asyncio.to_thread(self.writer.land)
+                self.landed += await to_its_end(self.writer.land)
                 self.failure = None
             except Exception as error:  # whatever the lake says, what came is on disk, and is tried again
                 self.failure = f"{type(error).__name__}: {error}" if isinstance(error, HeapAssetsError) else str(error)
@@ -172,11 +174,11 @@ class LiveService:
             facts = {"accepted": self.endpoint.accepted.total(), "waiting_bytes": self.writer.waiting_bytes, **gauges}
             try:
                 store, service = self.project.lake.store, self.writer.name
-                await asyncio.to_thread(write_status, store, service, clock.now(), facts)
+                await to_its_end(partial(write_status, store, service, clock.now(), facts))
                 if self.reporter is not None and time.monotonic() - last_told >= _REPORT_SECONDS:
                     last_told = time.monotonic()
                     messages, before = self.endpoint.accepted.total() - before, self.endpoint.accepted.total()
-                    await asyncio.to_thread(self.reporter, {"messages": messages, **gauges})
+                    await to_its_end(partial(self.reporter, {"messages": messages, **gauges}))
             except Exception as error:  # the lake or Dagster's storage may be away; what is told next has the totals
                 _LOG.warning("what the service did could not be reported: %s", type(error).__name__)
 

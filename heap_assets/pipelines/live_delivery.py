@@ -231,8 +231,14 @@ class LiveDelivery:
             connector: Connector[Any] = connector_of(self._project.with_lake(lake), name)
             yield connector.rows_to_send(self._profiles.day)
 
+    def stop(self) -> None:
+        """Let no further call begin; those under way end."""
+        for sync in self.syncs:
+            sync.sender.stop()
+
     def close(self) -> None:
-        """Wait for what is being sent, and store what senders keep."""
+        """Wait for calls under way, and store what senders keep; what did not go out waits."""
+        self.stop()
         self._threads.shutdown()
         for sync in self.syncs:
             try:

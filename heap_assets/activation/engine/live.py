@@ -34,6 +34,7 @@ from heap_assets.http_client import AllowedHosts
 from heap_assets.storage import Store
 
 _SAVED_SECONDS = 60.0
+_STOPPED = "live sending stops"
 _UNGUARDED = Guard(removed=1.0, changed=1.0, takeover=1.0)
 _ADDED = ("planned", "added", "changed", "unchanged", "empty", "withdrawn", "removed", "held", "invalid", "no_consent")
 """Figures of a plan that add up over the calls of a minute."""
@@ -60,6 +61,8 @@ class LiveSender:
     clock: Callable[[], float] = time.monotonic
     _fence: int = -1
     _is_loaded: bool = False
+    _under_way: Sender | None = None
+    _is_stopped: bool = False
     _state: Snapshot = field(default_factory=lambda: Snapshot(pl.DataFrame()))
     _entries: list[pl.DataFrame] = field(default_factory=list)
     _aside: list[pl.DataFrame] = field(default_factory=list)
@@ -75,6 +78,12 @@ class LiveSender:
 
     def _blank(self, status: Status, reason: str | None = None) -> SyncReport:
         return SyncReport(self.spec.name, self.destination.kind, self.run_id, self.day, status, reason)
+
+    def stop(self) -> None:
+        """Let no further call begin, now or later: one that waits for a destination that is away waits no more."""
+        self._is_stopped = True
+        if self._under_way is not None:
+            self._under_way.stop(_STOPPED)
 
     def close(self) -> None:
         """Store the ledger and what else is kept, if somebody else is not sending."""
@@ -118,12 +127,16 @@ class LiveSender:
 
     def _sender(self, log: Log, lease: Lease) -> Sender:
         mapping = self.spec.mapping_version(self.destination.target)
-        return Sender(
+        sender = Sender(
             *(self.spec, self.destination, log, lease, self._transport),
             run_id=self.run_id,
             day=self.day,
             mapping=mapping,
         )
+        self._under_way = sender
+        if self._is_stopped:  # looked at last: whoever stops looks at what is under way last
+            sender.stop(_STOPPED)
+        return sender
 
     def _load(self, log: Log, lease: Lease, sender: Sender) -> None:
         """Read the ledger, and go on with what others left."""

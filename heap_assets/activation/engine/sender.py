@@ -130,6 +130,10 @@ class Sender:
             self._workers.carry_out(tasks, -(-len(part) // self._batch_rows))
         return self.stats
 
+    def stop(self, reason: str) -> None:
+        """Let no further call begin; may be called from any thread."""
+        self._client.stop(reason)
+
     @property
     def stats(self) -> RunStats:
         """Counts of everything that was done so far."""
