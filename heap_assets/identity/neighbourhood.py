@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from sys import intern
 from typing import Any, Final
 
 import numpy as np
@@ -18,13 +19,18 @@ import polars as pl
 
 from heap_assets.identity.extract import MappedColumn
 from heap_assets.identity.rules import Rules, SourceTable
-from heap_assets.identity.schemas import ENDS, LINKS, aggregated
+from heap_assets.identity.schemas import LINKS, aggregated
 
 _SEPARATOR: Final = "\x1f"
 _ROW: Final = "row"
 _WIDEST_WITNESS: Final = 10_000
 """Identifiers of a component that are looked at before it counts as one with every other component so large."""
 
+_ENDS_WIDTH: Final = list(LINKS).index("first_seen")
+_LinkKey = tuple[Any, ...]
+"""The ends of a link and its source: what of LINKS tells it from others."""
+_Evidence = tuple[Any, ...]
+"""Of a link: first_seen, last_seen, count, authoritative."""
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 Ids = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -84,8 +90,9 @@ class LinkIndex:
         self._ranks_of_ends = ranks[order]
         self._decided = links["authoritative"].fill_null(value=False).to_numpy()
         self._new_ranks: dict[int, int] = {}
-        self._new: list[dict[str, Any]] = []
-        self._new_at: dict[tuple[Any, ...], int] = {}
+        self._new_ends: list[_LinkKey] = []
+        self._new: list[_Evidence] = []
+        self._new_at: dict[_LinkKey, int] = {}
         self._new_of: dict[int, list[tuple[int, int]]] = {}
 
     def _ranks(self, types: pl.Series) -> Ids:
@@ -106,30 +113,25 @@ class LinkIndex:
         touched: set[int] = set()
         a = identifier_hashes(links["type_a"], links["value_a"]).tolist()
         b = identifier_hashes(links["type_b"].fill_null(""), links["value_b"].fill_null("")).tolist()
-        for position, link in enumerate(links.iter_rows(named=True)):
-            alone = link["value_b"] is None
+        for position, link in enumerate(links.select(*LINKS).iter_rows()):
+            type_a, value_a, type_b, value_b, source = link[:_ENDS_WIDTH]
+            alone = value_b is None
             one, other = a[position], a[position] if alone else b[position]
             touched |= {one, other}
-            self._new_ranks[one] = self._rank[link["type_a"]]
+            self._new_ranks[one] = self._rank[type_a]
             if not alone:
-                self._new_ranks[other] = self._rank[link["type_b"]]
-            key = tuple(link[name] for name in (*ENDS, "source"))
-            at = self._new_at.get(key)
-            if at is None:
-                at = self._new_at[key] = len(self._new)
-                self._new.append(link)
-                self._new_of.setdefault(one, []).append((at, other))
-                if not alone:
-                    self._new_of.setdefault(other, []).append((at, one))
+                self._new_ranks[other] = self._rank[type_b]
+            # there are few types and sources, and links by the hundred thousand that name them
+            ends = (intern(type_a), value_a, type_b if type_b is None else intern(type_b), value_b, intern(source))
+            at = self._new_at.setdefault(ends, len(self._new))
+            if at < len(self._new):
+                self._new[at] = _together(self._new[at], link[_ENDS_WIDTH:])
                 continue
-            before = self._new[at]
-            self._new[at] = {
-                **before,
-                "first_seen": _least(before["first_seen"], link["first_seen"]),
-                "last_seen": _most(before["last_seen"], link["last_seen"]),
-                "count": before["count"] + link["count"],
-                "authoritative": before["authoritative"] or link["authoritative"],
-            }
+            self._new_ends.append(ends)
+            self._new.append(link[_ENDS_WIDTH:])
+            self._new_of.setdefault(one, []).append((at, other))
+            if not alone:
+                self._new_of.setdefault(other, []).append((at, one))
         return touched
 
     def compact(self) -> None:
@@ -233,7 +235,7 @@ class LinkIndex:
         rows, other_ends = self._rows[low:high].tolist(), self._neighbours[low:high].tolist()
         stored = [(row, other, bool(self._decided[row])) for row, other in zip(rows, other_ends, strict=True)]
         at = len(self._decided)
-        return stored + [(at + n, o, bool(self._new[n]["authoritative"])) for n, o in self._new_of.get(one, ())]
+        return stored + [(at + n, o, bool(self._new[n][-1])) for n, o in self._new_of.get(one, ())]
 
     def _rank_of(self, one: int) -> int:
         """Return how strong the type of an identifier is, 0 the strongest; -1 of one without links."""
@@ -248,7 +250,7 @@ class LinkIndex:
         return pl.concat([old, self._frame(row - stored for row in rows if row >= stored)])
 
     def _frame(self, positions: Iterable[int]) -> pl.DataFrame:
-        return pl.DataFrame([self._new[at] for at in positions], schema=LINKS)
+        return pl.DataFrame([self._new_ends[at] + self._new[at] for at in positions], schema=LINKS, orient="row")
 
 
 def row_identifiers(rows: pl.LazyFrame, table: SourceTable, rules: Rules) -> pl.DataFrame:
@@ -268,6 +270,11 @@ def row_identifiers(rows: pl.LazyFrame, table: SourceTable, rules: Rules) -> pl.
         named = checked.select(_ROW, identifier_type=pl.lit(column.type), identifier=pl.col(column.name))
         parts.append((named.explode("identifier") if column.many else named).filter(pl.col("identifier").is_not_null()))
     return pl.concat(parts).collect()
+
+
+def _together(one: _Evidence, other: _Evidence) -> _Evidence:
+    """Return what a link is that came twice."""
+    return (_least(one[0], other[0]), _most(one[1], other[1]), one[2] + other[2], one[3] or other[3])
 
 
 def _least(one: Any, other: Any) -> Any:
