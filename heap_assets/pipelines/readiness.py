@@ -142,15 +142,18 @@ def unbuilt_people(project: Project) -> dict[str, set[date]]:
     records, since = project.landing.records(), columns_since(project)
     unbuilt = {}
     for table in SNAPSHOT_TABLES:
-        landed = {
-            record.dump_id: record.tables[table].landed_at for record in records.values() if table in record.tables
-        }
-        moments = [moment for moment in landed.values() if moment is not None]
-        if not moments:
+        lacking = project.landing.lacks(table)
+        landed = [
+            (record.day, delivered.landed_at)
+            for record in records.values()
+            for name, delivered in record.tables.items()
+            if (lacking or name == table) and delivered.landed_at is not None
+        ]
+        if not landed:
             continue
-        newest = min(max(records[dump].day for dump, moment in landed.items() if moment is not None), clock.today())
+        newest = min(max(day for day, _ in landed), clock.today())
         days = {clock.newest_complete_day(), newest} & {clock.newest_complete_day(), clock.today()}
-        changed_at = max(*moments, since.get(table, _NEVER))
+        changed_at = max(*(moment for _, moment in landed), since.get(table, _NEVER))
         if days_due := _untried(project, heap_asset(table), dict.fromkeys(days, changed_at)):
             unbuilt[heap_asset(table)] = {day for day in days_due if day >= project.settings.first_day}
     return unbuilt

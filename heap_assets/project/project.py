@@ -137,7 +137,7 @@ class Project:
     @cached_property
     def landing(self) -> Landing:
         """Where dumps land."""
-        tables, limits = self.settings.heap.tables, self.settings.heap.limits
+        tables, limits, source = self.settings.heap.tables, self.settings.heap.limits, self.settings.heap.source
         return Landing(
             self.lake.store,
             LandingConfig(
@@ -145,6 +145,7 @@ class Project:
                 kept_from=self.settings.keep.events_from(clock.today()),
                 tables=Selection(tuple(tables.include), tuple(tables.exclude), tables.columns),
                 limits=Limits(limits.block_mb << 20, limits.file_mb << 20),
+                not_in_source=set(SNAPSHOT_TABLES) - set(source.tables) if source.kind == "files" else (),
                 now=clock.now,
                 without_erased=partial(landed_without_erased, self),
                 masked=partial(masked_landed, self) if self.settings.privacy.rules else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -95,6 +95,8 @@ class LandingConfig:
         What a data file may take up once it is decompressed.
     without_erased
         Leaves the rows of erased people out, of rows of a table; None if nobody was erased.
+    not_in_source
+        Snapshot tables that the source is known not to have; they are built without rows.
     masked
         Applies the rules of masking to rows of a table, and counts the cells that they change. It raises SourceError
         to refuse the table.
@@ -109,6 +111,7 @@ class LandingConfig:
     retry_after: timedelta = timedelta(minutes=5)
     retry_at_most: timedelta = timedelta(hours=6)
     limits: Limits = field(default_factory=Limits)
+    not_in_source: Collection[str] = ()
     without_erased: Callable[[str, pl.DataFrame], pl.DataFrame] | None = None
     masked: Callable[[str, pl.DataFrame], tuple[pl.DataFrame, int]] | None = None
     kept_from: date | None = None

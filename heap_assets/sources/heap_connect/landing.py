@@ -20,7 +20,7 @@ import polars as pl
 from heap_assets.errors import SourceError
 from heap_assets.sources.heap_connect.avro import AvroError
 from heap_assets.sources.heap_connect.comparing import compare
-from heap_assets.sources.heap_connect.config import LandingConfig
+from heap_assets.sources.heap_connect.config import USER_MIGRATIONS, LandingConfig
 from heap_assets.sources.heap_connect.manifest import (
     MOST_BYTES,
     Manifest,
@@ -157,6 +157,22 @@ class Landing:
         if not confirm_later:
             self.confirm(file.dump_id, progress.record.unannounced)
         return report_of(records, progress.record, progress.landed, manifest, columns_before)
+
+    def lacks(self, snapshot_table: str) -> bool:
+        """Return whether the source has no such table, so that it is built without rows.
+
+        A source of files says so itself. A bucket lacks migrations if something landed from it and no manifest lists
+        them (another exporter's, or one of a company that never calls identify); users it must have.
+        """
+        if snapshot_table in self.config.not_in_source:
+            return True
+        if snapshot_table != USER_MIGRATIONS:
+            return False
+        records = self.records().values()
+        unknown = (snapshot_table,)
+        listed = [{*record.tables, *(unknown if (left := record.outstanding) is None else left)} for record in records]
+        landed = any(table.landed_at is not None for record in records for table in record.tables.values())
+        return landed and not any(snapshot_table in tables for tables in listed)
 
     def confirm(self, dump_id: int, days: Mapping[str, Collection[date]]) -> None:
         """Record that these days, by table, were reported for rebuilding: they are not reported again."""

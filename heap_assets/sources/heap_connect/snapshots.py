@@ -31,6 +31,7 @@ from heap_assets.sources.heap_connect.tables import (
     scan_part,
     schema_of,
 )
+from heap_assets.sources.heap_connect.values import key_dtype
 from heap_assets.storage import Inputs, Lake, Store
 from heap_assets.tables import heap_asset
 from heap_assets.values import TIME
@@ -62,6 +63,9 @@ def build_users(
 
     Raises TableError if users never landed.
     """
+    if landing.lacks(USERS):
+        own = {column: key_dtype(USERS, column) or pl.String() for column in _USER_COLUMNS}
+        return _without_rows(pl.Schema(own | {"migrated_to": pl.Int64()}))
     records = landing.records()
     users = current_deliveries(records, USERS, day)
     migrations = deliveries(records, USER_MIGRATIONS, max(day, users[0].dump.day))
@@ -77,6 +81,10 @@ def build_users(
 
     observed = _observed_ids(records, USERS, day, users) | _observed_ids(records, USER_MIGRATIONS, day, migrations)
     return Built(Inputs(versions, observed), _notes(users, day) | other_types(schema, columns), rows)
+
+
+def _without_rows(schema: pl.Schema) -> Built:
+    return Built(Inputs({}, frozenset()), {"dumps": [], "complete": True}, lambda: pl.LazyFrame(schema=schema))
 
 
 def _observed_ids(records: DumpRecords, table: str, day: date, used: Sequence[Delivery]) -> frozenset[str]:
@@ -105,6 +113,8 @@ def build_user_migrations(landing: Landing, day: date) -> Built:
 
     Raises TableError if user_migrations never landed.
     """
+    if landing.lacks(USER_MIGRATIONS):
+        return _without_rows(MIGRATIONS_SCHEMA)
     records = landing.records()
     current = current_deliveries(records, USER_MIGRATIONS, day)
     return Built(
