@@ -14,6 +14,7 @@ from heap_assets.sources.heap_connect.config import OWN_COLUMNS
 from heap_assets.sources.heap_connect.landing import Landing
 from heap_assets.sources.heap_connect.merging import Columns, origin_of
 from heap_assets.sources.heap_connect.records import DumpRecords, TableState, deliveries
+from heap_assets.sources.heap_connect.tables import placed_in
 from heap_assets.storage import update_file
 from heap_assets.values import apart
 from heap_assets.yaml_core import core, read_large_yaml, write_yaml
@@ -176,21 +177,21 @@ def landed_columns(landing: Landing, dumps: Collection[int] | None = None) -> di
 
     `dumps`: only what these dumps brought; all of them unless given.
     """
-    every = landing.records().items()
-    records = DumpRecords({number: record for number, record in every if dumps is None or number in dumps})
-    landed: dict[str, dict[str, None]] = {}
-    for record in records.values():
-        for name, table in record.tables.items():
-            if table.state is TableState.LANDED:
-                landed.setdefault(name, {}).update(dict.fromkeys(table.schema))
-    for name, columns in landed.items():
+    records = landing.records()
+    if dumps is not None:
+        records = DumpRecords({number: record for number, record in records.items() if number in dumps})
+    landed = {}
+    for name in sorted({name for record in records.values() for name in record.tables}):
         own = OWN_COLUMNS.get(name, ())
-        types = Columns(own=own)
-        landed[name] = dict.fromkeys(apart(column, own) for column in columns)
-        for delivery in deliveries(records, name):
-            placed = types.add(delivery.table.schema, delivery.table.origins)
-            landed[name].update(dict.fromkeys(placed.values()))
-    return {name: list(columns) for name, columns in sorted(landed.items())}
+        columns: dict[str, None] = {}
+        records_landed = [one.table for one in records.of_table(name) if one.table.state is TableState.LANDED]
+        for schema in {id(table.schema): table.schema for table in records_landed}.values():
+            columns.update(dict.fromkeys(apart(column, own) for column in schema))
+        for _, placed in placed_in(Columns(own=own), deliveries(records, name)):
+            columns.update(dict.fromkeys(placed.values()))
+        if records_landed:
+            landed[name] = [*columns]
+    return landed
 
 
 def plain_columns(columns: Collection[str]) -> list[str]:

@@ -81,9 +81,6 @@ class Columns:
         self.dtypes: dict[str, pl.DataType] = {}
         self._own = own
         self._property: dict[str, str] = {}
-        self._added: dict[
-            tuple[int, tuple[tuple[str, str], ...]], tuple[Mapping[str, pl.DataType], dict[str, str]]
-        ] = {}
 
     @property
     def origins(self) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -59,11 +60,9 @@ def usage(landing: Landing) -> pl.DataFrame:
 
     `free` marks the first seven days after the first landing.
     """
-    rows: dict[date, int] = {}
+    rows: Counter[date] = Counter()
     for record in landing.records().values():
-        for table in record.tables.values():
-            for day, count in table.metered.items():
-                rows[day] = rows.get(day, 0) + count
+        rows.update(record.metered)
     first = min(rows, default=None)
     days = [(d, f"{d:%Y-%m}", n, first is not None and (d - first).days < FREE_DAYS) for d, n in sorted(rows.items())]
     return pl.DataFrame(days, schema=USAGE_SCHEMA, orient="row")

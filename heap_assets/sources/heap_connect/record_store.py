@@ -73,7 +73,7 @@ class Records:
                 cache[info.key] = cached
             if has_changed or len(cache) != len(self._cache):
                 readable = [record for _, record in cache.values() if record is not None]
-                self._loaded = DumpRecords({record.dump_id: record for record in readable})
+                self._loaded = DumpRecords({record.dump_id: record for record in readable}, before=self._loaded)
             self._cache = cache
             self._fresh_until = clock.monotonic() + _FRESH_SECONDS
             return self._loaded

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,15 @@ class DumpRecord:
         """The UTC day it belongs to: the dump of the night after D carries D (design.md, Day of a dump)."""
         return (self.as_of - DAY_SHIFT).date()
 
+    @cached_property
+    def metered(self) -> Mapping[date, int]:
+        """Rows read by UTC day of reading, over all tables."""
+        rows: dict[date, int] = {}
+        for table in self.tables.values():
+            for day, count in table.metered.items():
+                rows[day] = rows.get(day, 0) + count
+        return rows
+
     def with_table(self, table: TableRecord) -> DumpRecord:
         return replace(self, tables={**self.tables, table.table: table})
 
@@ -224,14 +234,17 @@ class Delivery:
 class DumpRecords(Mapping[int, DumpRecord]):
     """The records of all dumps by id, in dump order.
 
-    What the dumps have of a table is collected once: a company with years of dumps has hundreds of thousands of table
-    records, and the days of hundreds of tables are built from them.
+    What the dumps have of a table is collected once, and of changed dumps only if `before` has collected it: a company
+    with years of dumps has hundreds of thousands of table records, and the days of hundreds of tables are built from
+    them.
     """
 
     def __init__(self, records: Mapping[int, DumpRecord], before: DumpRecords | None = None) -> None:
         self._records = {dump_id: records[dump_id] for dump_id in sorted(records)}
-        self._before = before
         self._of_table: dict[str, list[Delivery]] = {}
+        self._of_table_before = before._of_table if before else {}
+        former = before._records if before else {}
+        self._changed = {i for i in {*former, *records} if former.get(i) is not records.get(i)}
 
     def __getitem__(self, dump_id: int) -> DumpRecord:
         return self._records[dump_id]
@@ -249,16 +262,19 @@ class DumpRecords(Mapping[int, DumpRecord]):
     def of_table(self, table: str) -> Sequence[Delivery]:
         """Return what each dump has of a table, in dump order, whether it landed or not."""
         if (collected := self._of_table.get(table)) is None:
-            collected = self._of_table[table] = list(self._collected(table))
+            collected = self._of_table[table] = self._collected(table)
         return collected
 
-    def _collected(self, table: str) -> Iterator[Delivery]:
-        former = {one.dump.dump_id: one for one in self._before.of_table(table)} if self._before else {}
-        for dump in self._records.values():
-            if (one := former.get(dump.dump_id)) is not None and one.dump is dump:
-                yield one
-            elif (record := dump.tables.get(table)) is not None:
-                yield Delivery(dump, record)
+    def _collected(self, table: str) -> list[Delivery]:
+        former = self._of_table_before.get(table)
+        dumps = self._records.keys() if former is None else self._records.keys() & self._changed
+        unchanged = [one for one in former or () if one.dump.dump_id not in self._changed]
+        new = [
+            Delivery(dump, record)
+            for dump in map(self._records.__getitem__, dumps)
+            if (record := dump.tables.get(table)) is not None
+        ]
+        return sorted([*unchanged, *new], key=lambda one: one.dump.dump_id)
 
 
 def deliveries(records: DumpRecords, table: str, until: date | None = None) -> list[Delivery]:

@@ -14,7 +14,10 @@ import fastavro
 import polars as pl
 import pytest
 
-from heap_assets.errors import SettingsError
+from heap_assets import clock
+from heap_assets.errors import MissingInputError, SettingsError
+from heap_assets.pipelines.readiness import unbuilt_people
+from heap_assets.pipelines.waiting import waits
 from heap_assets.project import Project, parse_settings
 from heap_assets.sources.heap_connect import (
     Catalogue,
@@ -30,6 +33,7 @@ from heap_assets.sources.heap_connect import (
 from heap_assets.sources.heap_connect.config import Selection
 from heap_assets.sources.heap_connect.file_formats import FORMATS
 from heap_assets.storage import Lake
+from heap_assets.tables import MIGRATIONS, USERS
 from heap_assets_tests.s3_server import s3_server
 
 DAY = date(2026, 11, 20)
@@ -251,3 +255,22 @@ def test_files_of_a_bucket_land_as_those_of_a_folder(tmp_path: Path, monkeypatch
 def test_a_mistake_in_the_settings_is_told(place: str, tables: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=message):
         project_of(tmp_path, place, tables)
+
+
+def test_tables_that_no_files_are_named_for_are_built_without_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(clock.VARIABLE, WRITTEN.isoformat())
+    put(tmp_path, "signup/1.csv", "id,uid,ts\n1,10,2026-11-20T10:00:00Z\n")
+    tables = "\n      signup: {files: signup/*, columns: {event_id: id, user_id: uid, time: ts}}"
+    without = project_of(tmp_path, tables=tables)
+    land(without)
+    assert unbuilt_people(without) == {USERS: {DAY}, MIGRATIONS: {DAY}}
+    assert not [wait for wait in waits(without) if wait.asset in (USERS, MIGRATIONS)]
+    users, migrations = build_users(without.landing, DAY).frame, build_user_migrations(without.landing, DAY).frame
+    assert users.collect().is_empty()
+    assert migrations.collect().is_empty()
+    assert {"user_id", "identity", "email", "migrated_to"} <= set(users.collect_schema())
+    named = project_of(tmp_path)
+    with pytest.raises(MissingInputError, match="users is in no dump"):
+        build_users(named.landing, DAY)

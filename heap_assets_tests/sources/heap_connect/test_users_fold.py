@@ -7,13 +7,15 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from dump_builders import Bucket, land_all, landing_in, migration, user
+import pytest
+from dump_builders import Bucket, event, land_all, landing_in, migration, user
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from heap_assets.sources.heap_connect import build_users, snapshots
-from heap_assets.storage import Lake
+from heap_assets.errors import HeapAssetsError, MissingInputError
+from heap_assets.sources.heap_connect import build_user_migrations, build_users, snapshots
+from heap_assets.storage import Lake, Status
 from heap_assets_tests.examples import examples
 
 FIRST = date(2026, 3, 1)
@@ -99,3 +101,32 @@ def _write(bucket: Bucket, number: int, dump: dict[str, Any]) -> None:
     full = ("users", "user_migrations") if dump["full"] else ("user_migrations",)
     written = FIRST + timedelta(days=number + 1)
     bucket.dump(number + 1, f"{written}T02:00:00", full=full, **tables)
+
+
+def test_migrations_that_no_manifest_lists_are_none_and_users_are_waited_for(tmp_path: Path) -> None:
+    bucket, landing = Bucket(tmp_path / "bucket"), landing_in(tmp_path / "lake")
+    with pytest.raises(MissingInputError):
+        build_user_migrations(landing, FIRST)  # nothing has landed yet
+    bucket.dump(1, f"{FIRST + timedelta(days=1)}T02:00:00", signup=[event(1, f"{FIRST} 10:00:00")])
+    land_all(landing, bucket)
+    assert build_user_migrations(landing, FIRST).frame.collect().is_empty()
+    with pytest.raises(MissingInputError, match="users is in no dump"):
+        build_users(landing, FIRST)
+    lake = Lake.open(str(tmp_path / "lake"))
+    built = build_user_migrations(landing, FIRST)
+    lake.write("heap/user_migrations", str(FIRST), built.frame, built.inputs)
+    bucket.dump(2, f"{FIRST + timedelta(days=1)}T03:00:00", user_migrations=[migration(1, 2)])
+    land_all(landing, bucket)
+    built = build_user_migrations(landing, FIRST)
+    assert lake.write("heap/user_migrations", str(FIRST), built.frame, built.inputs).status is Status.WRITTEN
+    assert lake.scan("heap/user_migrations", str(FIRST)).collect()["resolved_to"].to_list() == [2]
+
+
+def test_migrations_that_could_not_land_are_waited_for(tmp_path: Path) -> None:
+    bucket, landing = Bucket(tmp_path / "bucket"), landing_in(tmp_path / "lake")
+    rows = {"signup": [event(1, f"{FIRST} 10:00:00")], "user_migrations": [migration(1, 2)]}
+    bucket.dump(1, f"{FIRST + timedelta(days=1)}T02:00:00", **rows)
+    bucket.file(1, "user_migrations").write_bytes(b"no Avro")
+    land_all(landing, bucket)
+    with pytest.raises(HeapAssetsError, match="user_migrations has not landed"):
+        build_user_migrations(landing, FIRST)
