@@ -1,5 +1,6 @@
 """Live profiles in Dagster: the micro-batch that follows messages without the service, and what the service reports."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,13 @@ from heap_assets.project import Names, Project
 from heap_assets.tables import inbox_asset, sync_asset
 
 _SECONDS = 15
+_UNDER_WAY = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+_RETRY_SECONDS = 60.0
+_LONGEST_RETRY_SECONDS = 600.0
+_WAITING = "heap_assets/waiting"
+"""Tag of a micro-batch that could not send everything."""
+_ATTEMPT = "heap_assets/attempt"
+"""Tag of a micro-batch: the how manieth in a row that follows one that could not."""
 
 
 def micro_batch_job(project: Project) -> dg.JobDefinition | None:
@@ -32,8 +40,11 @@ def micro_batch_job(project: Project) -> dg.JobDefinition | None:
     )
     @raising_failures
     def send_what_messages_changed(context: dg.OpExecutionContext) -> Iterator[Any]:
-        for sync, figures in follow_once(project.with_lake(lake_of(context, names))).items():
+        followed = follow_once(project.with_lake(lake_of(context, names)))
+        for sync, figures in followed.items():
             context.log_event(dg.AssetObservation(asset_key(sync_asset(sync), names), metadata=dict(figures)))
+        if any(figures["waiting"] for figures in followed.values()):
+            context.instance.add_run_tags(context.run_id, {_WAITING: "true"})
         yield dg.Output(None)
 
     @dg.job(
@@ -61,14 +72,27 @@ def micro_batch_sensor(
     @raising_failures
     def messages_to_follow(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         newest = newest_messages(project)
-        if newest == (context.cursor or ""):
-            return dg.SensorResult(skip_reason="no message came since the last micro-batch")
-        running = dg.RunsFilter(job_name=job.name, statuses=[dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED])
-        if context.instance.get_runs_count(running):
+        if context.instance.get_runs_count(dg.RunsFilter(job_name=job.name, statuses=_UNDER_WAY)):
             return dg.SensorResult(skip_reason="a micro-batch is running: what came since is taken by the next")
-        return dg.SensorResult(run_requests=[dg.RunRequest(run_key=newest)], cursor=newest)
+        records = context.instance.get_run_records(dg.RunsFilter(job_name=job.name), limit=1)
+        attempt = _attempt_after(records[0].dagster_run) if records else 0
+        if newest == (context.cursor or ""):
+            if not attempt:
+                return dg.SensorResult(skip_reason="no message came since the last micro-batch")
+            wait = min(_RETRY_SECONDS * 2 ** (attempt - 1), _LONGEST_RETRY_SECONDS)
+            if time.time() - (records[0].end_time or 0.0) < wait:
+                return dg.SensorResult(skip_reason=f"the last micro-batch left something, for one {wait:.0f} s later")
+        key = f"{newest}-{records[0].dagster_run.run_id}" if records else newest
+        tags = {_ATTEMPT: str(attempt)} if attempt else {}
+        return dg.SensorResult(run_requests=[dg.RunRequest(run_key=key, tags=tags)], cursor=newest)
 
     return messages_to_follow
+
+
+def _attempt_after(last: dg.DagsterRun) -> int:
+    """Return the how manieth attempt in a row the next micro-batch is; 0 if the last one sent everything."""
+    is_left = last.status is not dg.DagsterRunStatus.SUCCESS or _WAITING in last.tags
+    return int(last.tags.get(_ATTEMPT, "0")) + 1 if is_left else 0
 
 
 def live_reporter(project: Project) -> Callable[[Mapping[str, Any]], None]:

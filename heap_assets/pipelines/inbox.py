@@ -105,10 +105,9 @@ def folded_inputs(project: Project, asset: str, day: date) -> Inputs:
 
 
 def newest_messages(project: Project) -> str:
-    """Return a version of the messages of the running day and the day before; empty without any."""
-    store, days = project.lake.store, (clock.newest_complete_day(), clock.today())
+    """Return a version of all messages, late ones of earlier days too; empty without any."""
     tables = project.message_tables.values()
-    parts = [part for table in tables for day in days for part in stored_parts(store, table.name, day)]
+    parts = [part for table in tables for part in stored_parts(project.lake.store, table.name)]
     return parts_version(parts) if parts else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from heap_assets.quality.inbox import followed, messages_keep_coming
 from heap_assets.sources.inbox import LIVE, write_status
 from heap_assets_tests.live.inbox_world import InboxWorld, identify
 from heap_assets_tests.live.receiver import Receiver
-from heap_assets_tests.pipelines.delivery_world import DAY, at
+from heap_assets_tests.pipelines.delivery_world import DAY, LONG_AGO, at
 
 pytestmark = pytest.mark.usefixtures("now")
 MOMENT = datetime(2026, 11, 21, 3, tzinfo=UTC)
@@ -48,6 +49,41 @@ def test_a_micro_batch_sends_what_messages_changed_without_the_service(
     assert observed.metadata["sent"].value == 1
     again = sensor.evaluate_tick(dg.build_sensor_context(world.instance, cursor=tick.cursor))
     assert not again.run_requests
+
+
+def test_a_micro_batch_that_could_not_send_is_requested_again_without_a_new_message(
+    world: InboxWorld, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = micro_batch_job(world.project)
+    assert job is not None
+    definitions = build_definitions(world.project)
+    sensor = micro_batch_sensor(world.project, job, status=dg.DefaultSensorStatus.RUNNING)
+    cursor = None
+
+    def tick() -> dg.SensorExecutionData:
+        nonlocal cursor
+        result = sensor.evaluate_tick(dg.build_sensor_context(world.instance, cursor=cursor))
+        cursor = result.cursor or cursor
+        return result
+
+    def run() -> None:
+        (request,) = tick().run_requests or ()
+        of_definitions = definitions.resolve_job_def("follow_messages")
+        assert of_definitions.execute_in_process(instance=world.instance, tags=dict(request.tags)).success
+
+    late = identify(1, "c-ann", plan="gold") | {"timestamp": at(LONG_AGO).isoformat()}
+    world.post(late, received=at(DAY, 22))
+    receiver.status = 401
+    run()
+    assert receiver.state["c-ann"] == {"Plan": "pro"}
+    assert "for one 60 s later" in str(tick().skip_message)
+    monkeypatch.setattr("heap_assets.orchestration.live._RETRY_SECONDS", 0.01)
+    run()
+    receiver.status = 200
+    time.sleep(0.1)
+    run()
+    assert receiver.state["c-ann"] == {"Plan": "gold"}
+    assert tick().skip_message == "no message came since the last micro-batch"
 
 
 def test_messages_that_stop_coming_are_told_where_they_used_to_come() -> None:

@@ -1,4 +1,7 @@
-"""What takes minutes: a destination that is down or slow for long, and a lake in S3. `HEAP_ASSETS_LIVE_SECONDS=600`."""
+"""What takes minutes: a destination that is down or slow for long, a lake in S3, micro-batches of a real daemon.
+
+`HEAP_ASSETS_LIVE_SECONDS=600`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import httpx
 import pytest
 
 from heap_assets.sources.inbox import read_parts, stored_parts
+from heap_assets_tests.end_to_end.dagster_process import dagster_dev
 from heap_assets_tests.live.conftest import LIVE
 from heap_assets_tests.live.inbox_world import INBOX, KEY, SYNC, InboxWorld, build, identify
 from heap_assets_tests.live.receiver import Receiver
@@ -132,6 +136,46 @@ def test_a_slow_destination_slows_no_answer_and_gets_the_newest_values(
         f"slow: {len(posting.seconds)} calls, p95 of answers {posting.p95:.3f} s, all there {behind} s after the last"
     )
     assert posting.statuses == {200}
+
+
+def test_micro_batches_of_a_real_daemon_take_less_than_a_minute(
+    world: InboxWorld, receiver: Receiver, tmp_path: Path
+) -> None:
+    world.more = "live: {port: 0, follow: dagster}"
+    world.choose(SYNC.replace("RECEIVER", receiver.url))
+    file = world.folder / "heap_assets.yaml"
+    environment = {"HEAP_ASSETS_NOW": NOW, "HEAP_ASSETS_TEST_WRITE_KEY": KEY, "HEAP_ASSETS_SETTINGS": str(file)}
+    service = start_service(file, environment)
+    with ExitStack() as stack:
+        stack.callback(service.kill)
+        dagster = stack.enter_context(dagster_dev(tmp_path / "dagster", environment))
+        repository = dagster.ask(
+            "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
+        )["repositoriesOrError"]["nodes"][0]
+        started = dagster.ask(
+            """mutation($s: SensorSelector!) { startSensor(sensorSelector: $s) { __typename } }""",
+            s={
+                "repositoryName": repository["name"],
+                "repositoryLocationName": repository["location"]["name"],
+                "sensorName": "messages_to_follow",
+            },
+        )
+        assert started["startSensor"]["__typename"] == "Sensor"
+        seconds = []
+        for number in range(3):
+            call = identify(number, "c-ann", plan=f"gold{number}")
+            assert httpx.post(f"{service.address}/v1/identify", json=call, auth=(KEY, "")).status_code == 200
+            seconds.append(until(lambda n=number: receiver.state["c-ann"] == {"Plan": f"gold{n}"}))
+            time.sleep(7 * number)
+        receiver.status = 503
+        call = identify(9, "c-bob", plan="silver")
+        assert httpx.post(f"{service.address}/v1/identify", json=call, auth=(KEY, "")).status_code == 200
+        refused = receiver.calls
+        until(lambda: receiver.calls >= refused + 3)
+        receiver.status = 200
+        back = until(lambda: receiver.state["c-bob"] == {"Plan": "silver"}, 180)
+    print(f"micro-batches: {seconds} s from the answer to the destination, {back} s after it was back")
+    assert max(seconds) < 60
 
 
 def test_the_live_loop_on_a_lake_in_s3(
