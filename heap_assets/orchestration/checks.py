@@ -113,6 +113,7 @@ class StepChecks:
         self._unreported: dict[tuple[str, str], list[tuple[Check, StoredResult]]] = {}
         self._evaluated: dict[tuple[str, str], Check] = {}
         self._shared: dict[str, Any] = {}
+        self._recorded: dict[tuple[str, str, str], StoredResult] = {}
 
     @property
     def assets(self) -> list[str]:
@@ -128,7 +129,7 @@ class StepChecks:
         nothing else is evaluated: the partition in the lake is not the one that was to be built.
         """
         self.evaluate_and_store(asset, partition, reported)
-        yield from self.report(asset, partition)
+        yield from self.report(asset, [partition])
 
     def evaluate_and_store(
         self, asset: str, partition: str | None = None, reported: Mapping[str, CheckResult] | None = None
@@ -140,29 +141,31 @@ class StepChecks:
         results = list(self._results(asset, partition or ALL_PARTITIONS, reported or {}))
         key, run_id = partition or ALL_PARTITIONS, self._context.run.run_id
         version = result_store.partition_version(self._lake, asset, key)
-        self._unreported[asset, key] = [
+        unreported = self._unreported[asset, key] = [
             (check, record_check(self._lake.store, check, result, partition=key, version=version, run_id=run_id))
             for check, result in results
         ]
+        self._recorded |= {(asset, check.name, key): stored for check, stored in unreported}
         return {
             name: result.numbers[name] for check, result in results for name in check.plotted if name in result.numbers
         }
 
-    def report(self, asset: str, partition: str | None = None) -> Iterator[dg.AssetCheckEvaluation]:
-        """Yield the results of `evaluate_and_store`; the events are written in one batch."""
-        unreported = self._unreported.pop((asset, partition or ALL_PARTITIONS))
-        unreadable = any(check.name == READABLE and (not v.passed or v.not_judged) for check, v in unreported)
-        target = None if unreadable or not unreported else self._target(asset, partition)
-        self._evaluated |= {(check.asset, check.name): check for check, _ in unreported}
+    def report(self, asset: str, partitions: Iterable[str | None]) -> Iterator[dg.AssetCheckEvaluation]:
+        """Yield the results of `evaluate_and_store`; the events of all partitions are written in one batch."""
+        unreported = {key: self._unreported.pop((asset, key or ALL_PARTITIONS)) for key in partitions}
+        judged = [partition for partition, results in unreported.items() if results and _is_readable(results)]
+        targets = self._targets(asset, judged)
         with batch_check_events(self._context.instance):
-            for check, stored in unreported:
-                shown = partition if check.partitioned and self._partitioned else None
-                yield evaluation(check, stored, shown, target, names=self._names)
+            for partition, results in unreported.items():
+                self._evaluated |= {(check.asset, check.name): check for check, _ in results}
+                for check, stored in results:
+                    shown = partition if check.partitioned and self._partitioned else None
+                    yield evaluation(check, stored, shown, targets.get(partition), names=self._names)
 
     def _results(
         self, asset: str, key: str, reported: Mapping[str, CheckResult]
     ) -> Iterator[tuple[Check, CheckResult]]:
-        subject = CheckContext(self._lake, asset, key, step_shared=self._shared)
+        subject = CheckContext(self._lake, asset, key, step_shared=self._shared, recorded=self._recorded)
         readable = reported.get(READABLE, CheckResult(passed=True))
         unreadable = readable.failed or bool(readable.not_judged)
         for check in self._by_asset.get(asset, []):
@@ -211,18 +214,36 @@ class StepChecks:
     def _partitioned(self) -> bool:
         return bool(self._context.has_partition_key or self._context.has_partition_key_range)
 
-    def _target(self, asset: str, partition: str | None) -> AssetCheckEvaluationTargetMaterializationData | None:
-        """Tie a result to the materialization it judged, as Dagster itself does for `AssetCheckResult`."""
-        records_filter = dg.AssetRecordsFilter(
-            asset_key(asset, self._names), asset_partitions=[partition] if partition else None
-        )
-        records = self._context.instance.fetch_materializations(records_filter, limit=1).records
-        if not records:
-            return None
-        entry = records[0].event_log_entry
-        return AssetCheckEvaluationTargetMaterializationData(
-            run_id=entry.run_id, storage_id=records[0].storage_id, timestamp=entry.timestamp
-        )
+    def _targets(
+        self, asset: str, partitions: Sequence[str | None]
+    ) -> dict[str | None, AssetCheckEvaluationTargetMaterializationData]:
+        """Tie results to the materializations they judged, as Dagster itself does for `AssetCheckResult`."""
+        # those that this run has built are the newest ones: one query finds them all
+        newest = {record.partition_key: record for record in reversed(self._materializations(asset, partitions))}
+        records = {
+            partition: newest.get(partition) or next(iter(self._materializations(asset, [partition])), None)
+            for partition in partitions
+        }
+        return {
+            partition: AssetCheckEvaluationTargetMaterializationData(
+                run_id=record.run_id, storage_id=record.storage_id, timestamp=record.timestamp
+            )
+            for partition, record in records.items()
+            if record is not None
+        }
+
+    def _materializations(self, asset: str, partitions: Sequence[str | None]) -> Sequence[dg.EventLogRecord]:
+        """Return as many of the newest materializations of `partitions` (None: of the asset) as there are of those."""
+        if not partitions:
+            return []
+        chosen = [partition for partition in partitions if partition is not None]
+        records_filter = dg.AssetRecordsFilter(asset_key(asset, self._names), asset_partitions=chosen or None)
+        page = self._context.instance.fetch_materializations(records_filter, limit=len(partitions))
+        return list(page.records)
+
+
+def _is_readable(results: Iterable[tuple[Check, StoredResult]]) -> bool:
+    return all(result.passed and not result.not_judged for check, result in results if check.name == READABLE)
 
 
 def _is_no_list_of_outputs(record: logging.LogRecord) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, TypeVar, cast
@@ -31,6 +31,8 @@ class CheckContext:
     check: str = ""
     shared: dict[str, Any] = field(default_factory=dict)
     step_shared: dict[str, Any] = field(default_factory=dict)
+    recorded: Mapping[tuple[str, str, str], StoredResult] = field(default_factory=dict)
+    """Results that the step itself has stored, by asset, check and partition: they need not be read again."""
 
     @property
     def day(self) -> date:
@@ -56,7 +58,11 @@ class CheckContext:
     def earlier_days(self, days_back: Iterable[int]) -> list[StoredResult]:
         """Return this check's results of chosen earlier days, in the order of `days_back`."""
         partitions = [str(self.day - timedelta(days=n)) for n in days_back]
-        return result_store.read_many(self.lake.store, self.asset, self.check, partitions)
+        results = {day: self.recorded.get((self.asset, self.check, day)) for day in partitions}
+        unread = [day for day, result in results.items() if result is None]
+        read = result_store.read_many(self.lake.store, self.asset, self.check, unread)
+        results |= {result.partition: result for result in read}
+        return [result for result in results.values() if result is not None]
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
         """Return `compute()`, cached for all checks of this partition."""

@@ -1,6 +1,6 @@
 """Every partition is judged on its own and keeps its own result, whatever the shape of the run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import dagster as dg
 import polars as pl
@@ -8,11 +8,12 @@ import pytest
 from check_toys import DAYS, events
 
 from heap_assets.orchestration.checks import StepChecks, check_specs, check_step, lake_of
+from heap_assets.quality import result_store
 from heap_assets.quality.engine import Check, CheckContext
 from heap_assets.quality.measures import unique_keys
-from heap_assets.quality.result_store import gate, read, record
+from heap_assets.quality.result_store import StoredResult, gate, read, record
 from heap_assets.quality.results import CheckResult, Severity, nothing_to_compare
-from heap_assets.storage import Lake
+from heap_assets.storage import Lake, Store
 
 TABLE = "heap/events/signup"
 KEY = ("event_id", "user_id")
@@ -228,3 +229,40 @@ def test_offenders_are_stored_hashed_and_compare_over_time(lake: Lake) -> None:
     assert first.sample == second.sample
     assert first.sample[0]["rows"] == 2
     assert not any(b"ann@" in lake.store.read(o.key) for o in lake.store.list("_verdicts") if o.key.endswith("json"))
+
+
+def test_each_result_of_a_range_points_to_the_materialization_of_its_partition(
+    run: Run, instance: dg.DagsterInstance
+) -> None:
+    policy = dg.BackfillPolicy.single_run()
+    run([table_asset(policy), check_step("table_checks", [unique()], DAYS)], "2026-11-01", "2026-11-03")
+    key = dg.AssetCheckKey(dg.AssetKey(TABLE.split("/")), "unique_keys")
+    evaluated = instance.event_log_storage.get_asset_check_execution_history(key, limit=3)
+    built = instance.fetch_materializations(key.asset_key, limit=3).records
+    judged = {
+        result.partition: result.event.dagster_event.asset_check_evaluation_data.target_materialization_data.storage_id
+        for result in evaluated
+    }
+    assert judged == {record.partition_key: record.storage_id for record in built}
+
+
+def test_results_of_the_days_before_are_read_once_at_most(
+    run: Run, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days_read: set[str] = set()
+
+    def results_of(_store: Store, _asset: str, _check: str, partitions: Iterable[str]) -> list[StoredResult]:
+        days_read.update(partitions)
+        return []
+
+    def days_before(context: CheckContext) -> CheckResult:
+        return CheckResult(True, {"earlier": len(context.earlier(3))})
+
+    monkeypatch.setattr(result_store, "read_many", results_of)
+    check = Check(TABLE, "days_before", "It counts the results of the days before.", days_before)
+    days = [f"2026-11-0{n}" for n in range(1, 6)]
+    table = table_asset(dg.BackfillPolicy.single_run())
+    assert run([table, check_step("table_checks", [check], DAYS)], days[0], days[-1]).success
+    results = [read(lake.store, TABLE, "days_before", day) for day in days]
+    assert [result.numbers["earlier"] for result in results if result] == [0, 1, 2, 3, 3]
+    assert days_read.isdisjoint(days), "what the run itself has stored is not read again"

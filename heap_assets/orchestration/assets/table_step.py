@@ -173,8 +173,7 @@ def _build_table(
         if day in built:
             built[day] |= figures
     yield from materializations(context, table.spec.key, built)
-    for day in results:
-        yield from step.report(table.path, day)
+    yield from step.report(table.path, results)
 
 
 def _build_day(project: Project, table: TableAsset, day: str) -> dict[str, Any]:
