@@ -11,18 +11,29 @@ import io
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import cached_property, partial
+from functools import cached_property
 
 import polars as pl
 
 from heap_assets import clock
 from heap_assets.errors import ConflictError
-from heap_assets.privacy import Entry, Erased, Eraser, Journal, People, Place, Shape, place_of
+from heap_assets.privacy import (
+    Entry,
+    Erased,
+    Eraser,
+    Journal,
+    People,
+    Place,
+    Shape,
+    ValueIndexes,
+    place_of,
+    privacy_key,
+)
 from heap_assets.project import Project, mapping_of, owner_column
 from heap_assets.sources.heap_connect import LandedPart, landed_parts, rewrite_part
-from heap_assets.storage import ObjectInfo, state_keys, write_parquet
+from heap_assets.storage import ObjectInfo, Store, state_keys, write_parquet
 from heap_assets.tables import GRAPH, MIGRATIONS, heap_asset, inbox_asset, is_warehouse_table
 
 _log = logging.getLogger("heap_assets.privacy")
@@ -34,8 +45,8 @@ _ARROW = "ARROW:schema"
 _AT_ONCE = 4
 """Files that are read at once: reading one alone does not keep all cores busy."""
 _MOST_ATTEMPTS = 20
-_IN_MEMORY = 32 << 20
-"""Bytes of a file that is read whole."""
+IN_MEMORY = 32 << 20
+"""Bytes of a file that is read whole; it has an index of its values, too."""
 
 
 @dataclass
@@ -65,12 +76,16 @@ class LakeWalk:
         self.store = project.lake.store
         self.people = people
         self.journal = journal
+        self.shapes = Shapes(project, people)
         self.eraser = Eraser(people, project.rules_of_settings)
+        key = privacy_key(self.store, project.settings.privacy.key_bytes)
+        self.indexes = ValueIndexes(self.store, key, project.rules_of_settings)
+        self.words = self.indexes.words_of_people(people, self.eraser.texts)
 
     def run(self, clean: Mapping[str, str] | None = None) -> Walk:
         """Walk over all objects but those whose version `clean` has; returns what is clean now."""
         walk = Walk(dict(clean or {}))
-        _ = self._of_any_day  # reads the graph, which the walk rewrites
+        _ = self.shapes.of_any_day  # reads the graph, which the walk rewrites
         for landed in landed_parts(self.project.landing):
             self._landed(landed, walk)
         listed = {landed.part.key for landed in landed_parts(self.project.landing)}
@@ -97,18 +112,19 @@ class LakeWalk:
         return walk
 
     def finish(self) -> None:
-        """Delete the landed files in whose place others stand; nothing reads them any more."""
+        """Delete the landed files in whose place others stand, and indexes of old versions: nothing reads them."""
         listed = {landed.part.key for landed in landed_parts(self.project.landing)}
         for entry in self.journal.entries():
             if entry.replaced_by and entry.key not in listed:
                 self.store.delete(entry.key)
+        self.indexes.prune(indexed_files(self.store, self.shapes, self.indexes))  # those of old versions tell of them
 
     def _landed(self, landed: LandedPart, walk: Walk) -> None:
         key = landed.part.key
         info = self.store.head(key)
         if info is None or walk.clean.get(key) == info.etag:
             return
-        erased = self._erased(info, self._shape(heap_asset(landed.table), ""), walk)
+        erased = self._erased(info, self.shapes.of_table(heap_asset(landed.table), ""), walk)
         if erased is None:
             return
         stem = key.rpartition(".")[0].split("~")[0]
@@ -117,19 +133,24 @@ class LakeWalk:
         rewrite_part(self.project.landing, landed, erased.frame.collect(engine="streaming"), new)
         walk.rewritten += 1
 
-    def _erased(self, info: ObjectInfo, shape: Shape, walk: Walk) -> Erased | None:
-        """Return a stored table without the people; None, and the walk has it as clean, if nothing of it has to go."""
-        small = info.size < _IN_MEMORY
-        if small:  # read once; a large file is streamed, once for each thing that is counted
+    def _erased(self, info: ObjectInfo, shape: Shape, walk: Walk, *, search_text: bool = True) -> Erased | None:
+        """Return a stored table without the people; None, and the walk has it as clean, if nothing of it has to go.
+
+        `search_text`: as of :meth:`Eraser.erased`; what is left of a row that goes is searched in any case.
+        """
+        if self.indexes.rules_out(info, shape, self.words):
+            walk.clean[info.key] = info.etag
+            return None
+        rows: pl.LazyFrame | pl.DataFrame | None = None
+        if info.size < IN_MEMORY:  # read once; a large file is streamed, once for each thing that is counted
             content = self.store.read_stored(info.key)
             if self.eraser.file_touches(content, shape):
-                frame = pl.read_parquet(io.BytesIO(content))
-                erased = self.eraser.erased(frame.lazy(), shape, small=True)
-                if erased.rows or erased.cells:
-                    return erased
-        elif self.eraser.touches(rows := self.store.scan_stored(info.key), shape):
-            erased = self.eraser.erased(rows, shape)
-            if erased.rows or erased.cells:
+                rows = pl.read_parquet(io.BytesIO(content))
+        elif self.eraser.touches(stored := self.store.scan_stored(info.key), shape):
+            rows, search_text = stored, True
+        for searched in (search_text, True):
+            erased = None if rows is None else self.eraser.erased(rows, shape, search_text=searched)
+            if erased is not None and (erased.rows or erased.cells):
                 return erased
         walk.clean[info.key] = info.etag
         return None
@@ -142,26 +163,36 @@ class LakeWalk:
             walk.clean[info.key] = info.etag  # deleted at the end
         elif clock.now() - info.last_modified > _SETTLED_AFTER:
             self._rows(info, place, walk)
-        elif self.eraser.touches(self.store.scan_stored(info.key), self._shape_of(info.key)):
+        elif self.eraser.touches(self.store.scan_stored(info.key), self.shapes.of(info.key)):
             walk.unsettled[info.key] = "it is just being landed, or its landing was killed"
         else:
             walk.clean[info.key] = info.etag
 
     def _rows(self, info: ObjectInfo, place: Place, walk: Walk) -> None:
-        key, shape = info.key, self._shape_of(info.key)
+        key, shape, current = info.key, self.shapes.of(info.key), self.store.head(info.key)
+        searched = False
         for _ in range(_MOST_ATTEMPTS):
-            current = self.store.head(key)
             if current is None:
                 return
-            erased = self._erased(current, shape, walk)
+            searched |= current.size >= IN_MEMORY
+            erased = self._erased(current, shape, walk, search_text=searched)
             if erased is None:
                 return
             with self.store.staging(key) as path:
                 write_parquet(path, erased.frame, self._metadata(key))
+                is_small = path.stat().st_size < IN_MEMORY
+                is_clean = is_small and not self.eraser.file_touches(path.read_bytes(), shape)
+                if not (is_clean or searched):  # text of others names them: rare, and looked for only now
+                    searched = True
+                    continue
+                etag = self.store.etag_of(path)
                 self.journal.add(Entry(key, current.etag, place.name, erased.rows, erased.cells))
                 if self.store.replace(key, path, current):
                     walk.rewritten += 1
+                    if is_clean and etag:  # what was just read is what stands there now
+                        walk.clean[key] = etag
                     return
+            current = self.store.head(key)
         raise ConflictError(f"{self.store.uri(key)} was changed by others again and again: run the erasure again")
 
     def _text(self, info: ObjectInfo, place: Place, walk: Walk) -> None:
@@ -193,21 +224,31 @@ class LakeWalk:
         folder = info.key.partition("/_seen/")[0]
         return any(entry.key.startswith(f"{folder}/") for entry in touched) if "/_seen/" in info.key else bool(touched)
 
-    def _shape_of(self, key: str) -> Shape:
-        """Return how the rows of an object name people."""
+
+class Shapes:
+    """How the rows of each object of a lake name people."""
+
+    def __init__(self, project: Project, people: People) -> None:
+        self.project = project
+        self.people = people
+
+    def of(self, key: str) -> Shape:
+        """Return the shape of an object."""
         parts, place = key.split("/"), place_of(key)
         if place.name == "landed rows set aside" or place.how == "landed":
             table = self._table_of_folder.get("/".join(parts[:2]), parts[1])
-            shape = self._shape(heap_asset(table), "")
-            return Shape(shape.table, shape.owner, set_aside=place.how == "rows")
+            shape = self.of_table(heap_asset(table), "")
+            return replace(shape, set_aside=place.how == "rows")
         folder, _, name = key.rpartition("/")
-        return self._shape(folder, name.removesuffix(".parquet"))
+        return self.of_table(folder, name.removesuffix(".parquet"))
 
-    def _shape(self, asset: str, day: str) -> Shape:
-        return _shape(self.project, self.people, asset, day, lambda: self._of_any_day)
+    def of_table(self, asset: str, day: str) -> Shape:
+        """Return the shape of a day of a table; of no day: of rows of any."""
+        return _shape(self.project, self.people, asset, day, lambda: self.of_any_day)
 
     @cached_property
-    def _of_any_day(self) -> Mapping[str, str]:
+    def of_any_day(self) -> Mapping[str, str]:
+        """Requests by profile, of all days."""
         return _profiles_of_any_day(self.project, self.people)
 
     @cached_property
@@ -215,11 +256,21 @@ class LakeWalk:
         return {"/".join(landed.part.key.split("/")[:2]): landed.table for landed in landed_parts(self.project.landing)}
 
 
+def indexed_files(store: Store, shapes: Shapes, indexes: ValueIndexes) -> dict[str, tuple[ObjectInfo, Shape]]:
+    """Return the files that an index is worth having of, with their shapes, by the key of the index."""
+    files = {}
+    for info in store.list():
+        if info.size < IN_MEMORY and info.key.endswith(".parquet") and place_of(info.key).how in ("rows", "landed"):
+            shape = shapes.of(info.key)
+            if not shape.set_aside:
+                files[indexes.name(info, shape)] = info, shape
+    return files
+
+
 def shape_of(project: Project, people: People, key: str) -> Shape:
     """Return how the rows of a partition of a table name people."""
     folder, _, name = key.rpartition("/")
-    of_any_day = partial(_profiles_of_any_day, project, people)
-    return _shape(project, people, folder, name.removesuffix(".parquet"), of_any_day)
+    return Shapes(project, people).of_table(folder, name.removesuffix(".parquet"))
 
 
 def _shape(

@@ -28,6 +28,7 @@ from heap_assets.privacy.tombstones import (
     lift,
     privacy_key,
 )
+from heap_assets.privacy.value_index import ValueIndexes
 
 __all__ = [
     "BLANKED",
@@ -61,6 +62,7 @@ __all__ = [
     "Texts",
     "TombstoneReader",
     "Tombstones",
+    "ValueIndexes",
     "bury",
     "closed",
     "consent_column",

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Final
 
 from heap_assets.storage import Store, state_keys
@@ -47,7 +47,7 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """Write an entry; one of the same object and version is the same."""
         name = hashlib.sha256(f"{entry.key}\x1f{entry.version}".encode()).hexdigest()[:32]
-        self.store.create(f"{self.root}/{name}.json", json.dumps(asdict(entry), sort_keys=True).encode())
+        self.store.create(f"{self.root}/{name}.json", json.dumps(vars(entry), sort_keys=True).encode())
 
     def entries(self) -> Sequence[Entry]:
         """Return all entries, by key and version."""

@@ -71,6 +71,7 @@ PLACES: Final = (
     Place("reports sent", _state(state_keys.REPORTS), "nothing", "days and versions"),
     Place("alerts", _state(state_keys.ALERTS), "text", "redacted messages"),
     Place("status", _state(state_keys.STATUS), "text", "counts"),
+    Place("indexes of values", _state(state_keys.PRIVACY, r"index/.*"), "nothing", "keyed hashes, cut short"),
     Place("requests, proofs, tombstones, consent", _state(state_keys.PRIVACY), "requests",
           "identifiers until a request is done; keyed hashes"),
     Place("reports of dumps", _table(tables.DUMPS), "rows", "counts and reasons"),

@@ -9,7 +9,6 @@ import json
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -20,10 +19,6 @@ from heap_assets.privacy.people import Left, Named, Pair, Plan
 from heap_assets.storage import Store, side_by_side, state_keys
 
 ROOT: Final = f"{state_keys.PRIVACY}/requests"
-
-
-_AT_ONCE: Final = 8
-"""Requests that are read or written at once: each is an object, and an object store takes its time."""
 
 
 class State(StrEnum):
@@ -120,9 +115,9 @@ class Requests:
         return sorted(requests, key=lambda one: (one.requested_at, one.id))
 
     def update_all(self, changes: Mapping[str, Callable[[Request], Request]]) -> dict[str, Request]:
-        """Change several requests as :meth:`update` does one, some at once; returns them by their ids."""
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return dict(zip(changes, pool.map(lambda one: self.update(*one), changes.items()), strict=True))
+        """Change several requests as :meth:`update` does one; returns them by their ids."""
+        changed = side_by_side(self.store, lambda one: self.update(*one), list(changes.items()))
+        return dict(zip(changes, changed, strict=True))
 
     def update(self, request_id: str, change: Callable[[Request], Request]) -> Request:
         """Change a request, with nobody else's change in between; returns it."""

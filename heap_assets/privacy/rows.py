@@ -14,13 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import polars as pl
-import pyarrow.compute as pc
 
 from heap_assets.identity import MappedColumn, Rules, RulesError, SourceTable, normalised
 from heap_assets.privacy.dictionaries import decoded, values_of, with_dictionaries
 from heap_assets.privacy.people import People
 from heap_assets.privacy.texts import Texts, has_text
-from heap_assets.values import json_or_exact
+from heap_assets.values import PRIVATE, json_or_exact
 
 PAIRS: Final = (
     ("identifier_type", "identifier"),
@@ -32,6 +31,7 @@ PROFILE_COLUMNS: Final = ("profile_id", "old_profile_id", "new_profile_id", "pro
 
 Engine = Literal["in-memory", "streaming"]
 
+_IS_THEIRS: Final = f"{PRIVATE}is_theirs"
 CONTENT: Final = "content"
 """The column of rows that were set aside: the row as JSON."""
 
@@ -98,6 +98,7 @@ class Eraser:
         self._by_type: dict[str, dict[str, str]] = {}
         self._values: dict[str, pl.Series] = {}
         self._of_numbers: dict[tuple[str, str], pl.Series] = {}
+        self._parts: tuple[pl.Schema, Shape, tuple[list[pl.Expr], list[Cell]]] | None = None
         for (kind, value), request in people.identifiers.items():
             self._by_type.setdefault(kind, {})[value] = request
 
@@ -124,10 +125,9 @@ class Eraser:
         needed = {name for expr in (*hits, *raws) for name in expr.meta.root_names() if name in schema}
         tests = [*hits, *(_may_hold(self.texts, name, dtype) for name, dtype in nested.items())]
         for group in range(file.num_row_groups):
-            ids = file.read_row_group(
-                group, [name for name, _ in numbers], use_threads=False
-            )  # first: few bytes, and most hits
-            if any(pc.any(pc.is_in(ids[name], of.to_arrow())).as_py() for name, of in numbers):
+            # first: few bytes, and most hits
+            ids = file.read_row_group(group, [name for name, _ in numbers], use_threads=False)
+            if any(pl.Series(pl.from_arrow(ids[name])).is_in(of.implode()).any() for name, of in numbers):
                 return True
             columns = file.read_row_group(group, list({*plain, *needed, *nested}), use_threads=False)
             if tests:
@@ -141,31 +141,39 @@ class Eraser:
     def _text_columns(self, schema: pl.Schema) -> list[tuple[str, pl.DataType]]:
         return [(name, dtype) for name, dtype in schema.items() if has_text(dtype)] if self.texts.requests else []
 
-    def erased(self, rows: pl.LazyFrame, shape: Shape, *, small: bool = False) -> Erased:
-        """Return the table without the people, columns and their order as they are; `small`: it fits into memory."""
+    def erased(self, rows: pl.LazyFrame | pl.DataFrame, shape: Shape, *, search_text: bool = True) -> Erased:
+        """Return the table without the people, columns and their order as they are; a lazy frame is streamed.
+
+        `search_text`: also blank their values in the text of others.
+        """
+        small = isinstance(rows, pl.DataFrame)
         schema, engine = rows.collect_schema(), _engine(small=small)
         raws, cells = self._cells_of(schema, shape)
-        marked, owned_rows = rows.with_columns(raws), _is_theirs(cells)
+        marked, owned_rows = rows.lazy().with_columns(raws), _is_theirs(cells)
         if shape.set_aside:
             owned_rows = owned_rows | (self._first_request(shape) != "")
+        if small:  # once for what follows
+            frame = marked.with_columns(owned_rows.alias(_IS_THEIRS)).collect()
+            marked, owned_rows = frame.lazy(), pl.col(_IS_THEIRS)
         requests = [*(cell.request for cell in cells), self._first_request(shape), pl.lit("")]
         # as a column of the rows: of literals alone, `select` would make a row of none
         counted = marked.filter(owned_rows).with_columns(request=pl.coalesce(*requests)).group_by("request").len()
         removed = counted.collect(engine=engine).sort("request")
         rows_by_request = {str(request): int(count) for request, count in removed.iter_rows()}
         others_rows = marked.filter(~owned_rows) if rows_by_request else marked
+        names = [name for name, _ in self._text_columns(schema)] if search_text else []
         texts = self.texts
-        if small:  # once for what follows
+        if small:
             frame = others_rows.collect()
             others_rows = frame.lazy()
-            texts = texts.within(_as_text(frame, name, dtype) for name, dtype in self._text_columns(schema))
-        names = [name for name, _ in self._text_columns(schema)] if texts.requests else []
+            texts = texts.within(as_text(frame, name, schema[name]) for name in names)
+        names = names if texts.requests else []
         tests = [cell.hit for cell in cells if cell.blanks and not cell.is_never]
         tests += [_may_hold(texts, name, schema[name]) for name in names]
         naming = others_rows.filter(pl.any_horizontal(tests)).collect(engine=engine) if tests else None
         if naming is None or naming.is_empty():
             return Erased(others_rows.select(*schema), rows_by_request, {})
-        cell_counts = self._cells(naming, cells, texts, schema)
+        cell_counts = self._cells(naming, cells, texts if names else Texts({}), schema)
         blanked = others_rows.with_columns(_without_hits(cells, schema)).with_columns(
             _without_texts(texts, name, schema[name]) for name in names
         )
@@ -179,6 +187,12 @@ class Eraser:
 
     def _cells_of(self, schema: pl.Schema, shape: Shape) -> tuple[list[pl.Expr], list[Cell]]:
         """Return the identifiers of a row, and the columns that their tests need besides those of the table."""
+        last = self._parts  # the days of a table come one after the other
+        if last is None or last[0] != schema or last[1] != shape:
+            self._parts = last = (schema, shape, self._new_cells_of(schema, shape))
+        return last[2]
+
+    def _new_cells_of(self, schema: pl.Schema, shape: Shape) -> tuple[list[pl.Expr], list[Cell]]:
         if shape.set_aside:
             return [], list(self._of_content(shape.table)) if shape.table else []
         if shape.table is None:
@@ -306,7 +320,8 @@ def _expression(name: str, dtype: pl.DataType) -> pl.Expr:
     return json_or_exact(pl.col(name), dtype) if dtype.is_nested() else pl.col(name).cast(pl.String)
 
 
-def _as_text(frame: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Series:
+def as_text(frame: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Series:
+    """Return a column as the text in which values are looked for: JSON of what is nested."""
     return frame.select(_expression(name, dtype).alias(name)).to_series()
 
 

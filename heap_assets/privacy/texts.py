@@ -17,6 +17,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from heap_assets.privacy.tokens import anchors_of, tokens_of
+
 BLANKED: Final = "[erased]"
 _SHORTEST: Final = 8
 _MOST_AT_ONCE: Final = 20_000
@@ -24,8 +26,6 @@ _FEW: Final = 2_500
 """Spellings that are looked for by one pattern, which Polars compiles once; of more, tokens are joined."""
 _ROWS_AT_ONCE: Final = 100_000
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.@-]*")
-_PIECE: Final = r"[\w.@-]+"
-_ENDS: Final = ".@-"
 _BEFORE: Final = r"(?:^|(?<=[^\w.+%@-])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt]))"
 _AFTER: Final = r"(?=$|[^\w.@-]|\.(?:$|\W))"
 
@@ -79,13 +79,10 @@ class Texts:
         return "(?i)" + "|".join(re.escape(text) for text in sorted(self.requests))
 
     @cached_property
-    def _anchors(self) -> pl.DataFrame:
-        """Each spelling with its longest token, which a text that holds it alone has as a token too."""
+    def anchors(self) -> pl.DataFrame:
+        """Each `spelling` with its longest `token`, which a text that holds it alone has as a token too."""
         spelled = pl.Series("spelling", list(self.requests), pl.String)
-        tokens = _canonical(spelled).str.extract_all(_PIECE).list.eval(pl.element().str.strip_chars(_ENDS))
-        sizes = tokens.list.eval(pl.element().str.len_bytes())
-        longest = tokens.list.get(sizes.list.arg_max(), null_on_oob=True).fill_null("")
-        return pl.DataFrame([spelled, longest.alias("token")])
+        return pl.DataFrame([spelled, anchors_of(spelled).alias("token")])
 
     def in_column(self, column: pl.Expr) -> pl.Expr:
         """Return whether a column of text may hold one; :meth:`blanked` decides.
@@ -110,16 +107,16 @@ class Texts:
         """Return those that may stand alone in columns of text: of many spellings the few that are worth a search."""
         if not self.requests:
             return self
-        tokens = [pl.Series([""], dtype=pl.String)]
+        tokens = [pl.Series([""], dtype=pl.String)]  # that of a value without an ASCII letter
         for column in columns:
             for start in range(0, len(column), _ROWS_AT_ONCE):
-                joined = column.slice(start, _ROWS_AT_ONCE).str.join("\n")
-                if len(self.requests) > _FEW or self._matches(joined):
-                    tokens.append(_tokens(joined))
+                rows = column.slice(start, _ROWS_AT_ONCE)
+                if len(self.requests) > _FEW or self._matches(rows.str.join("\n")):
+                    tokens.append(tokens_of(rows))
         if len(tokens) == 1:
             return Texts({})
         candidates = pl.concat(tokens).unique().alias("token").to_frame()
-        names = self._anchors.join(candidates, on="token", how="semi")["spelling"]
+        names = self.anchors.join(candidates, on="token", how="semi")["spelling"]
         return Texts({name: self.requests[name] for name in names})
 
     def blanked(self, text: str) -> tuple[str, list[str]]:
@@ -175,20 +172,6 @@ def _in_a_row(column: pa.Array) -> pl.Series:
         return pl.Series([], dtype=pl.String)
     ends = pa.py_buffer(np.array([0, data.size], dtype=np.int64))
     return pl.Series(pl.from_arrow(pa.LargeStringArray.from_buffers(1, ends, data)))
-
-
-def _canonical(texts: pl.Series) -> pl.Series:
-    """Return texts in lower case, with what is URL-encoded as what ends a token, but for the sign of addresses."""
-    lower = texts.str.to_lowercase().str.replace_all("%40", "@", literal=True)
-    return lower.str.replace_all("%[0-9a-f]{2}", " ").str.replace_all(".@", " ", literal=True)
-
-
-def _tokens(texts: pl.Series) -> pl.Series:
-    """Return the tokens of texts; after an escaped end of line, as in JSON, a value may begin too."""
-    canonical = _canonical(texts)
-    unescaped = canonical.str.replace_all(r"\\[nrt]", " ")
-    both = pl.concat([canonical, unescaped]) if (canonical != unescaped).any() else canonical
-    return both.str.extract_all(_PIECE).explode().str.strip_chars(_ENDS).drop_nulls().unique()
 
 
 def has_text(dtype: pl.DataType) -> bool:

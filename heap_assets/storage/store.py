@@ -193,10 +193,12 @@ class Store:
         Raises ConflictError if others keep writing, or hold its lock, for a minute.
         """
         if self.is_local:
+            path = self.root / key
             with self._locked(key):
-                changed = change(self._read_with_info(key)[0])
+                changed = change(path.read_bytes() if path.is_file() else None)
                 if changed is not None:
-                    self.write(key, changed)
+                    with self.staged(key) as staged:
+                        staged.write_bytes(changed)
             return
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
@@ -229,6 +231,11 @@ class Store:
         with path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
             return self._put_if(key, data, expected)
+
+    def etag_of(self, path: Path) -> str | None:
+        """Return the ETag that a file from :meth:`staging` will have as an object; None if the store gives its own."""
+        info = self.head(path.relative_to(self.root).as_posix()) if self.is_local else None
+        return None if info is None else info.etag
 
     @property
     def is_missing(self) -> bool:

@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 from heap_assets.pipelines import erasure
 from heap_assets.privacy import BLANKED, Named, Texts
 from heap_assets.privacy import texts as module
+from heap_assets.privacy.tokens import telling_tokens_of, tokens_of
 from heap_assets_tests.pipelines.delivery_world import DAY, World, users
 from heap_assets_tests.privacy.canary import BOB, CANARIES, ZOE, copied, places_of
 
 ALIASES = int(os.environ.get("HEAP_ASSETS_ERASURE_ALIASES", "10000"))
 """A million in the long form."""
 LETTERS = st.text(st.sampled_from(list("aB1é.@-+_%/\\\"' \nn")), min_size=1, max_size=9)
-AROUND = st.sampled_from(["", " ", ".", "%2F", "%40", "\\n", "+", "@", "x", "-", "/", '"', ".@", "é", "\n"])
+BESIDE = [*"+@x-/é", "", " ", ".", "%2F", "%40", "\\n", '"', ".@", "\n", "..", ".-", "..x", "%40b%40", "\\"]
+AROUND = st.sampled_from(BESIDE)
 VALUES = st.builds(lambda text, mark: f"{text}{mark}", LETTERS, st.sampled_from(["@x.example", "12345678", "@é.ex"]))
 
 
@@ -40,6 +42,22 @@ def test_narrowing_leaves_out_no_value_that_stands_in_a_text(values: list[str], 
             assert stand <= set(again.within([column]).requests)
             assert not stand or again.may_be_in([pa.array(column.to_list(), pa.large_string())])
             assert not stand or again.blanked("\n".join(lines))[1]
+
+
+@pytest.mark.parametrize("value", ["nan@acme.example", "two\nparts-4711", "k1234567"])
+def test_whatever_a_value_stands_beside_its_token_is_one_of_the_text(value: str) -> None:
+    texts = Texts.of({value: "r"})
+    standing = 0
+    for before in BESIDE:
+        for after in BESIDE:
+            for spelling, anchor in texts.anchors.iter_rows():
+                line = f"{before}{spelling.upper().replace('K', chr(0x212A))}{after}"
+                if Texts({spelling: "r"}).blanked(line)[1]:
+                    standing += 1
+                    column = pl.Series(["other", line])
+                    assert anchor in tokens_of(column).to_list(), line
+                    assert anchor in telling_tokens_of(column).to_list(), line
+    assert standing > 100
 
 
 def test_a_person_with_very_many_aliases_is_erased_in_bounded_time(canary_base: World, tmp_path: Path) -> None:

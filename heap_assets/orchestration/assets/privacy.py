@@ -14,6 +14,7 @@ from heap_assets.orchestration.checks import LAKE, StepChecks, asset_key, check_
 from heap_assets.orchestration.column_types import table_schema
 from heap_assets.orchestration.failures import raising_failures
 from heap_assets.pipelines.erasure import run
+from heap_assets.pipelines.erasure_index import index_values
 from heap_assets.pipelines.erasure_requests import sweep, take_in_from_tables, write_request_table
 from heap_assets.pipelines.findings import write_findings
 from heap_assets.pipelines.keys import write_keys
@@ -55,6 +56,7 @@ def erasures(project: Project) -> dg.AssetsDefinition:
         new = take_in_from_tables(opened)
         result = run(opened, context.run.run_id, config.requests)
         came_back = sweep(opened)
+        indexed = index_values(opened)
         table = write_request_table(opened)
         shared = write_sharing_log(opened)
         states = dict(table["state"].value_counts(sort=True).iter_rows())
@@ -68,6 +70,7 @@ def erasures(project: Project) -> dg.AssetsDefinition:
                 "objects": result.objects,
                 "unsettled": len(result.unsettled),
                 "rows_that_came_back": came_back,
+                "files_indexed": indexed,
                 "dagster/row_count": table.height,
                 "fields_shared": shared.select("sync", "field").n_unique(),
                 **{f"requests_{state}": count for state, count in sorted(states.items())},
