@@ -18,7 +18,7 @@ from heap_assets.activation import SyncReport
 from heap_assets.errors import HeapAssetsError, MissingInputError
 from heap_assets.live.threads import to_its_end
 from heap_assets.pipelines.functions import OpenPools
-from heap_assets.pipelines.live_delivery import LiveDelivery
+from heap_assets.pipelines.live_delivery import LiveDelivery, Waiting
 from heap_assets.pipelines.live_profiles import Changed, LiveProfiles, base_versions
 from heap_assets.project import Project
 from heap_assets.sources.inbox import Arrival, Part, message_frames, read_parts, stored_parts
@@ -63,6 +63,10 @@ class LiveLoop:
     _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
     _profiles: LiveProfiles | None = None
     _delivery: LiveDelivery | None = None
+    _waiting: dict[str, Waiting] = field(default_factory=dict)
+    """By sync, what waited when the base was given up."""
+    _is_loading: bool = False
+    """Whether a base is being loaded, which may not have what comes meanwhile."""
     _checked_at: float = 0.0
     _pools: OpenPools = field(default_factory=OpenPools)
     _is_stopping: bool = False
@@ -75,7 +79,7 @@ class LiveLoop:
         """Take what is on disk by now."""
         now = time.monotonic()
         self._arrivals.extend((now, arrival) for arrival in arrivals)
-        if self._profiles is None:  # a base that is loaded reads from the lake what has got there by then
+        if self._profiles is None and not self._is_loading:  # the next base reads what is in the lake by then
             self._forget_landed(self._arrivals)
 
     async def run(self) -> None:
@@ -113,7 +117,11 @@ class LiveLoop:
         """Load the base if it is another, apply what came, send what changed."""
         changed = None
         if self._profiles is None or self._is_outdated():
-            changed = self._load()
+            self._is_loading = True
+            try:
+                changed = self._load()
+            finally:
+                self._is_loading = False
         assert self._profiles is not None
         assert self._delivery is not None
         if time.monotonic() - self._polled_at >= _POLL_SECONDS:
@@ -168,12 +176,13 @@ class LiveLoop:
     def _load(self) -> Changed | None:
         """Load the newest base, with the messages that are not in it."""
         if self._delivery is not None:
-            self._delivery.close()
+            self._waiting |= self._delivery.close()
+        self._profiles = self._delivery = None  # one base at a time is in memory
         self.project = replace(self.project)  # rules, decisions and who was erased are read anew
         self._taken_parts = {part.info.key for part in self._lately_landed()}
         self._profiles = LiveProfiles(self.project, self._pools)
-        self._delivery = LiveDelivery(self.project, self._profiles, self._delivery)
-        self._checked_at = time.monotonic()
+        self._delivery = LiveDelivery(self.project, self._profiles, self._waiting)
+        self._waiting, self._checked_at = {}, time.monotonic()
         self._queue(self._profiles.apply(self._profiles.backlog), [])
         self._profiles.backlog = {}
         recent: dict[str, list[pl.DataFrame]] = {}

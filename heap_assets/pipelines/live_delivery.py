@@ -123,18 +123,16 @@ class LiveSync:
 class LiveDelivery:
     """The live syncs of a deployment.
 
-    `earlier`: of another base; what waits there waits here.
+    `waiting`: by sync, what waited with another base.
     """
 
-    def __init__(self, project: Project, profiles: LiveProfiles, earlier: LiveDelivery | None = None) -> None:
+    def __init__(self, project: Project, profiles: LiveProfiles, waiting: Mapping[str, Waiting] | None = None) -> None:
         self._project, self._profiles = project, profiles
         live = {name: sync.source for name, sync in project.settings.sync.items() if sync.live}
         self.syncs = [LiveSync(name, self._sender(name), source) for name, source in live.items()]
         self._threads = ThreadPoolExecutor(max(len(live), 1), thread_name_prefix="live-sync")
-        before = {sync.name: sync for sync in earlier.syncs} if earlier is not None else {}
         for sync in self.syncs:
-            if sync.name in before:
-                sync.queued = before[sync.name].queued
+            sync.queued = (waiting or {}).get(sync.name, sync.queued)
 
     def _sender(self, name: str) -> LiveSender:
         connector, project = connector_of(self._project, name), self._project
@@ -236,8 +234,8 @@ class LiveDelivery:
         for sync in self.syncs:
             sync.sender.stop()
 
-    def close(self) -> None:
-        """Wait for calls under way, and store what senders keep; what did not go out waits."""
+    def close(self) -> dict[str, Waiting]:
+        """Wait for calls under way, and store what senders keep; returns what did not go out, by sync."""
         self.stop()
         self._threads.shutdown()
         for sync in self.syncs:
@@ -247,6 +245,7 @@ class LiveDelivery:
                 sync.sender.close()
             except LeaseHeldError:
                 continue  # a run is sending, and folds the log itself
+        return {sync.name: sync.queued for sync in self.syncs}
 
 
 def follow_once(project: Project) -> dict[str, dict[str, Any]]:

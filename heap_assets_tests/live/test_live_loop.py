@@ -18,6 +18,7 @@ from heap_assets.activation import Log, fold
 from heap_assets.activation.engine.lease import Lease
 from heap_assets.errors import SettingsError
 from heap_assets.live import LiveLoop
+from heap_assets.pipelines.live_profiles import LiveProfiles
 from heap_assets.sources.inbox import read_parts, stored_parts
 from heap_assets_tests.live.inbox_world import FOLDED, INBOX_ASSETS, KEY, SYNC, InboxWorld, arrival, build, identify
 from heap_assets_tests.live.receiver import Receiver, receiving
@@ -201,6 +202,23 @@ def test_a_new_base_is_taken_up_without_losing_what_is_not_in_it(world: InboxWor
     loop.arrived([arrival(identify(2, "c-bob", plan="silver"))])
     loop.step()
     assert (receiver.state["c-ann"], receiver.state["c-bob"]) == ({"Plan": "gold"}, {"Plan": "silver"})
+
+
+def test_what_comes_while_a_base_is_loaded_is_not_lost_however_long_that_takes(
+    world: InboxWorld, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = LiveLoop(world.project, 0.1)
+    read = LiveProfiles.__init__
+
+    def slow_read(profiles: LiveProfiles, *arguments: Any) -> None:
+        read(profiles, *arguments)
+        for number, person in enumerate(("c-ann", "c-bob")):
+            loop.arrived([arrival(identify(number, person, plan="gold"))])
+
+    monkeypatch.setattr(LiveProfiles, "__init__", slow_read)
+    monkeypatch.setattr("heap_assets.live.follower._LANDING_SECONDS", -60.0)  # as if it took longer than landing does
+    loop.step()
+    assert (receiver.state["c-ann"], receiver.state["c-bob"]) == ({"Plan": "gold"}, {"Plan": "gold"})
 
 
 def test_people_who_are_suppressed_meanwhile_are_sent_no_more(world: InboxWorld, receiver: Receiver) -> None:
