@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import secrets
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import polars as pl
@@ -26,6 +28,7 @@ inbox:
 identity:
 """
 _PLANS = ("free", "starter", "team", "business")
+_EVENTS = ("Pricing Viewed", "Report Opened", "Teammate Invited")
 _SECONDS = 0.7
 
 
@@ -71,9 +74,10 @@ def post_events(address: str, people: list[tuple[str, str]], stopped: threading.
     with httpx.Client(base_url=address, auth=(os.environ[WRITE_KEY_VARIABLE], ""), trust_env=False) as client:
         while not stopped.wait(dice.uniform(0.2, 2 * _SECONDS)):
             person, email = dice.choice(people)
-            call = {"userId": person, "messageId": f"demo-{time.time_ns()}"}
+            call: dict[str, Any] = {"userId": person, "messageId": f"demo-{time.time_ns()}"}
             if dice.random() < 0.4:
-                client.post("/v1/identify", json=call | {"traits": {"plan": dice.choice(_PLANS), "email": email}})
+                path, call = "/v1/identify", call | {"traits": {"plan": dice.choice(_PLANS), "email": email}}
             else:
-                event = dice.choice(("Pricing Viewed", "Report Opened", "Teammate Invited"))
-                client.post("/v1/track", json=call | {"event": event})
+                path, call = "/v1/track", call | {"event": dice.choice(_EVENTS)}
+            with contextlib.suppress(httpx.TransportError):  # the service ends before those who post to it
+                client.post(path, json=call)

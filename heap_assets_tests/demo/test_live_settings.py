@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
+from heap_assets.demo import live
 from heap_assets.demo.live import live_settings, people_of
 from heap_assets.errors import MissingInputError
 from heap_assets.project import open_project
@@ -24,3 +26,11 @@ def test_the_demo_goes_live_by_an_inbox_and_a_sync_that_follows(
     project.check_heap_columns()
     with pytest.raises(MissingInputError, match="run `heap-assets demo` first"):
         people_of(project)
+
+
+def test_people_of_the_demo_do_not_fail_when_the_service_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(live.WRITE_KEY_VARIABLE, "wk-demo")
+    monkeypatch.setattr(live, "_SECONDS", 0.01)
+    stopped = threading.Event()
+    threading.Timer(0.3, stopped.set).start()
+    live.post_events("http://127.0.0.1:9", [("c-1", "ann@x.example")], stopped)
