@@ -12,11 +12,13 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heap_assets.identity import MemoryLimitError
+from heap_assets.identity import IdentifierRule, MemoryLimitError, Rules, resolve
+from heap_assets.identity.engine.native import encode
 from heap_assets.identity.engine.native.memory import Growing, aligned, failing_clearly
 
 LINKS = 400_000
@@ -141,3 +143,12 @@ def test_rows_of_the_facts_never_lie_across_two_lines_of_the_cache() -> None:
     assert rows.shape == (100, 4)
     assert not rows.any()
     assert rows.__array_interface__["data"][0] % 64 == 0
+
+
+def test_identifiers_that_32_bits_do_not_number_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "MOST_NUMBERS", 100)
+    ends = {"value_a": [f"p{n}@acme.example" for n in range(60)], "value_b": [f"d{n}" for n in range(60)]}
+    links = pl.LazyFrame(ends).with_columns(type_a=pl.lit("email"), type_b=pl.lit("device"))
+    rules = Rules((IdentifierRule("email"), IdentifierRule("device")))
+    with pytest.raises(MemoryLimitError, match="numbers 100 at most: resolve them on Spark"):
+        resolve(links, rules)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from heap_assets.identity import MemoryLimitError
+from heap_assets.identity.engine.native import rows as rows_module
 from heap_assets.identity.engine.native.kernel import NONE
 from heap_assets.identity.engine.native.rows import Rows, RowTable, match_rows
 from heap_assets_tests.examples import examples
@@ -64,3 +67,12 @@ def test_rows_are_found_by_their_ends_and_source_only() -> None:
         np.arange(3, dtype=np.uint32), rows.a, rows.b, rows.tag, links.a, links.b, links.tag, links.table(), found
     )
     assert found.tolist() == [int(NONE), 1, 0]
+
+
+def test_rows_that_32_bits_do_not_number_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "MOST_ROWS", 100)
+    table, ends = RowTable(), np.arange(60, dtype=np.uint32)
+    seen, tag = np.zeros(60, np.int64), np.zeros(60, np.uint16)
+    table.add(ends, ends, seen, seen, tag)
+    with pytest.raises(MemoryLimitError, match="numbers 100 at most: resolve them on Spark"):
+        table.add(ends, ends, seen, seen, tag)

@@ -36,6 +36,8 @@ _FIRST_SIZE: Final = 1 << 12
 _AHEAD: Final = 1 << 21
 """Numbers (8 bytes) that are prefaulted at a time, ahead of those in use; not for small graphs."""
 _LARGE_SIZE: Final = 1 << 26
+MOST_NUMBERS: Final = int(kernel.NONE)
+"""Identifiers that 32 bits can number."""
 SPILL: Final = 1 << 16
 """Slots beyond the size of a table; searches go there only if its last slots are crowded."""
 
@@ -251,8 +253,14 @@ class _Encoder:
     def _make_room(self, nodes: int, text: int) -> None:
         """Grow for so many more identifiers and bytes of text.
 
-        Raises MemoryLimitError if they do not fit into the memory that this process may use.
+        Raises MemoryLimitError if they do not fit into the memory that this process may use, or 32 bits do not number
+        them.
         """
+        if self.known + nodes > MOST_NUMBERS:
+            raise MemoryLimitError(
+                f"links name more than {self.known} identifiers, and this engine numbers {MOST_NUMBERS} at most: "
+                "resolve them on Spark (identity.engine: {spark: …})"
+            )
         used = self._text_end(self.known)
         rows = self.blocks.nbytes if self.rows is None else self.rows.nbytes
         if self.known * 33 + self.size * 8 + used + rows > self.most_bytes:

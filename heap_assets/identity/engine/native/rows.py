@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heap_assets.identity.engine.native.intrinsics import prefetch
-from heap_assets.identity.engine.native.kernel import I64, U16, U32, compiled
+from heap_assets.identity.engine.native.kernel import I64, NONE, U16, U32, compiled
 from heap_assets.identity.engine.native.memory import Growing
 from heap_assets.identity.rules import MemoryLimitError
 
@@ -98,6 +98,8 @@ def match_rows(
             slot = (slot + 1) & most
 
 
+MOST_ROWS: Final = int(NONE)
+"""Rows that 32 bits can number."""
 _FEWEST: Final = 1 << 10
 _KINDS: Final = (np.uint32, np.uint32, np.int64, np.int64, np.uint16)
 
@@ -164,8 +166,13 @@ class RowTable:
     def add(self, a: U32, b: U32, first: I64, last: I64, tag: U16) -> None:
         """Add rows.
 
-        Raises MemoryLimitError if the system has no memory for them.
+        Raises MemoryLimitError if the system has no memory for them, or 32 bits do not number them.
         """
+        if self._known + a.size > MOST_ROWS:
+            raise MemoryLimitError(
+                f"there are more than {self._known} links, and this engine numbers {MOST_ROWS} at most: resolve them "
+                "on Spark (identity.engine: {spark: …})"
+            )
         slots = _slots_for(self._known + a.size)
         try:
             for column in self._columns:
