@@ -1,6 +1,6 @@
 """Where tables live: Parquet partitions on a folder, S3 or GCS, written whole or not at all."""
 
-from heap_assets.storage.checksums import UNSEALED, from_parquet, seal, to_parquet
+from heap_assets.storage.checksums import UNSEALED, from_parquet, is_whole, seal, to_parquet
 from heap_assets.storage.files import SCRATCH, folder_name, remove_scratch_folders, update_file
 from heap_assets.storage.lake import Inputs, Lake, Partition, Status, Written, conform
 from heap_assets.storage.overlay import OverlayStore
@@ -24,6 +24,7 @@ __all__ = [
     "conform",
     "folder_name",
     "from_parquet",
+    "is_whole",
     "remove_scratch_folders",
     "seal",
     "side_by_side",

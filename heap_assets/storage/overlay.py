@@ -47,6 +47,10 @@ class OverlayStore(Store):
             raise FileNotFoundError(self.uri(key))
         return self.base.read(key)
 
+    def fetched(self, key: str, path: Path) -> Path:
+        """Return a file with an object's bytes, which is its own or a copy at `path`."""
+        return super().fetched(key, path) if self._is_local(key) else self.base.fetched(key, path)
+
     def head(self, key: str) -> ObjectInfo | None:
         """Describe an object without reading it; None if there is none."""
         if self._is_local(key):

@@ -158,6 +158,22 @@ class Store:
         except (NotFoundError, FileNotFoundError) as error:
             raise FileNotFoundError(self.uri(key)) from error
 
+    def fetched(self, key: str, path: Path) -> Path:
+        """Return a file with an object's bytes: its own in a folder, else a copy at `path`.
+
+        Raises FileNotFoundError if there is none.
+        """
+        own = self.local_path(key)
+        if own is not None:
+            return own
+        try:
+            with path.open("wb") as file:
+                for chunk in obstore.get(self._objects, key).stream():
+                    file.write(chunk)
+        except (NotFoundError, FileNotFoundError) as error:
+            raise FileNotFoundError(self.uri(key)) from error
+        return path
+
     def head(self, key: str) -> ObjectInfo | None:
         """Describe an object without reading it; None if there is none."""
         try:
@@ -299,11 +315,18 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def sink(
-        self, key: str, frame: pl.LazyFrame | pl.DataFrame | FileWriter, metadata: Mapping[str, str] | None = None
+        self,
+        key: str,
+        frame: pl.LazyFrame | pl.DataFrame | FileWriter,
+        metadata: Mapping[str, str] | None = None,
+        group_rows: int | None = None,
     ) -> None:
-        """Stream a frame into the Parquet object `key`, published whole; `metadata` goes into the file's footer."""
+        """Stream a frame into the Parquet object `key`, published whole; `metadata` goes into the file's footer.
+
+        `group_rows`: rows of a row group, of which a reader holds several at once.
+        """
         with self.staged(key) as path:
-            write_parquet(path, frame, metadata or {})
+            write_parquet(path, frame, metadata or {}, group_rows)
 
     def scan(self, key: str) -> pl.LazyFrame:
         """Scan one Parquet object lazily; FileNotFoundError now rather than at collect."""
@@ -400,11 +423,18 @@ def _is_same(current: ObjectInfo | None, expected: ObjectInfo | None) -> bool:
     return (current and current.etag) == (expected and expected.etag)
 
 
-def write_parquet(path: Path, frame: pl.LazyFrame | pl.DataFrame | FileWriter, metadata: Mapping[str, str]) -> None:
+def write_parquet(
+    path: Path,
+    frame: pl.LazyFrame | pl.DataFrame | FileWriter,
+    metadata: Mapping[str, str],
+    group_rows: int | None = None,
+) -> None:
     """Write a frame into a Parquet file by streaming or by `writer`, with `metadata` and a checksum in the footer."""
     metadata = {**metadata, **UNSEALED}
     if isinstance(frame, pl.LazyFrame | pl.DataFrame):
-        frame.lazy().sink_parquet(path, metadata=dict(metadata), compression_level=_FAST, engine="streaming")
+        frame.lazy().sink_parquet(
+            path, metadata=dict(metadata), compression_level=_FAST, row_group_size=group_rows, engine="streaming"
+        )
     else:
         frame(path, metadata)
     seal(path)

@@ -8,22 +8,34 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, cast
 
 import polars as pl
 
 from heap_assets.activation.engine.accounts import at_account
 from heap_assets.activation.engine.addressing import Addressed
+from heap_assets.activation.engine.batch import LEAVES
 from heap_assets.activation.engine.destination import Destination
-from heap_assets.activation.engine.difference import respelled
 from heap_assets.activation.engine.event_keys import KeyedEvents, carried_over, record_key
 from heap_assets.activation.engine.hashing import hashed_keys, salt
 from heap_assets.activation.engine.http_client import RunStats, Transport, accepted_rows
 from heap_assets.activation.engine.inquiry import first_requests
 from heap_assets.activation.engine.lease import Lease, next_fence
-from heap_assets.activation.engine.log import FIELD, Log, Snapshot, field_names, fold, folded
+from heap_assets.activation.engine.log import FIELD, Log, Stored, field_names, fold
 from heap_assets.activation.engine.maintenance import forgotten, refuse
-from heap_assets.activation.engine.planning import build_plan, count_reasons, planned
+from heap_assets.activation.engine.parts import Division, Evaluated, LedgerParts, divisible, division_of
+from heap_assets.activation.engine.planning import (
+    TWIN,
+    Comparison,
+    SyncPlan,
+    as_addressed,
+    build_plan,
+    most_frequent,
+    planned,
+)
+from heap_assets.activation.engine.prepare import known_by, prepared, unprepared
 from heap_assets.activation.engine.report import Progress, Status, SyncReport
 from heap_assets.activation.engine.sender import Sender
 from heap_assets.activation.engine.spec import Mode, SyncSpec
@@ -38,7 +50,7 @@ from heap_assets.activation.engine.tables import (
 from heap_assets.activation.engine.two_way import save_settled
 from heap_assets.errors import HeapAssetsError
 from heap_assets.http_client import ANYWHERE, AllowedHosts
-from heap_assets.storage import Store
+from heap_assets.storage import SCRATCH, Store
 
 _log = logging.getLogger("heap_assets.delivery")
 _REFUSED: Final = {"key": pl.String(), "reason": pl.String()}
@@ -145,6 +157,25 @@ def _keyed(rows: pl.LazyFrame | Addressed) -> KeyedEvents | None:
     return rows.keyed if isinstance(rows, Addressed) else None
 
 
+class _Refusals:
+    """Rows that were refused: the first of them, and how many for each reason."""
+
+    def __init__(self) -> None:
+        self.first = pl.DataFrame(schema=_REFUSED)
+        self._counts: list[pl.DataFrame] = []
+
+    def add(self, entries: pl.DataFrame) -> None:
+        refused = entries.filter(pl.col("status").is_in(["rejected", "invalid"])).select(*_REFUSED)
+        if len(refused):
+            self.first = pl.concat([self.first, refused]).head(_SAMPLE)
+            self._counts.append(refused.group_by("reason").len())
+
+    def by_reason(self) -> dict[str, int]:
+        """Return the twenty most frequent reasons."""
+        counts = pl.concat(self._counts).group_by("reason").agg(pl.col("len").sum())
+        return most_frequent(counts)
+
+
 @dataclass
 class _Run:
     """The steps of one run under a lease."""
@@ -175,69 +206,86 @@ class _Run:
         running = replace(self.blank, status="running")  # type: ignore[arg-type]
         write_run(self.store, self.spec.folder, running, self.lease.fence, self.started, self.newest_day)
         try:
-            with self._sender() as sender:
-                return self._plan_and_send(sender, rows, confirmed=confirmed, force=force)
+            with self._sender() as sender, TemporaryDirectory(prefix=SCRATCH) as folder:
+                scratch = Path(folder)
+                return self._plan_and_send(sender, rows, confirmed=confirmed, force=force, scratch=scratch)
         except BaseException as error:
             reason = str(error) if isinstance(error, HeapAssetsError) else type(error).__name__
             self._recorded(replace(self.blank, status=Status.STOPPED, reason=reason))
             raise
 
     def _plan_and_send(
-        self, sender: Sender, rows: pl.LazyFrame | Addressed, *, confirmed: bool, force: bool
+        self, sender: Sender, rows: pl.LazyFrame | Addressed, *, confirmed: bool, force: bool, scratch: Path
     ) -> SyncReport:
-        before = self.log.ledger()
+        stored = self.log.stored(scratch)
         still_open = sender.resume()
-        state = fold(self.log, before)
         if sender.stats.stopped:
-            return self._recorded(self._finished(self.blank, sender.stats, self._saved(before)))
-        if (keyed := _keyed(rows)) is not None:
-            before, state, still_open = self._carry_over(keyed, before, state, still_open)
-        plan = build_plan(
-            *(self.spec, self.destination, rows, state, self.store, self.key),
-            day=self.day,
-            fence=self.lease.fence,
-            force=force,
-            forgotten=forgotten(self.store, self.spec.name),
-            still_open=still_open,
+            ledger = LedgerParts(stored, division_of(self.destination, stored.count), scratch)
+            return self._recorded(self._finished(self.blank, sender.stats, self._saved(ledger, scratch)))
+        addressed = as_addressed(rows)
+        values = unprepared(self.spec, self.destination, addressed.rows)
+        carries = addressed.keyed is not None and addressed.keyed.former is not None
+        at_once = carries or addressed.read_back is not None or not divisible(self.destination)
+        evaluated = Evaluated.of(values.rows, at_once=at_once)
+        division = Division()
+        if not at_once:
+            division = division_of(self.destination, max(evaluated.count, stored.count), evaluated.empty.width)
+        spilled = evaluated.spilled(scratch / "rows", division, known_by(self.destination))
+        ledger = LedgerParts(stored, division, scratch)
+        if names := [name for name in self.log.segments() if name not in stored.folded]:
+            ledger.fold(names, self.log.parts(names))
+        current: pl.DataFrame | None = None
+        if addressed.keyed is not None:
+            ledger, current, still_open = self._carry_over(addressed.keyed, ledger, still_open, scratch)
+        comparison = Comparison(
+            *(self.spec, self.destination, addressed, self.store, self.key, self.day, self.lease.fence, force),
+            forgotten(self.store, self.spec.name),
+            still_open,
         )
-        recovered = int((state.frame["status"] == "unknown").sum())
-        report = replace(planned(self.blank, plan, self.key), recovered=recovered)
+        if division.parts == 1:
+            plan = comparison.at_once(
+                prepared(self.destination, values, spilled.read(), self.key),
+                ledger.read() if current is None else current,
+            )
+        else:
+            plan = comparison.in_parts(spilled, values, ledger, scratch)
+        report = replace(planned(self.blank, plan, self.key), recovered=plan.recovered)
         set_aside = plan.set_aside.with_columns(run_id=pl.lit(self.blank.run_id))
         write_set_aside(self.store, set_aside, self.spec.folder, self.started, self.lease.fence)
         if plan.concerns and not confirmed:
-            self._saved(before)
+            self._saved(ledger, scratch)
             return self._recorded(replace(report, status=Status.NEEDS_CONFIRMATION, reason="; ".join(plan.concerns)))
         if plan.changes.new_names and report.known and report.planned:
-            names = ", ".join(plan.changes.new_names)
+            names_list = ", ".join(plan.changes.new_names)
             _log.warning(
-                "sync %s sends properties for the first time, which may create them: %s", self.spec.name, names
+                "sync %s sends properties for the first time, which may create them: %s", self.spec.name, names_list
             )
         if plan.merge is not None:
             save_settled(self.store, self.spec.folder, plan.merge.settled)
-        stats = self._send(sender, plan.changes.send)
-        del plan, state, set_aside  # the log is folded in the memory that these took
-        return self._recorded(self._finished(report, stats, self._saved(before)))
+        stats = self._send(sender, plan)
+        del plan, comparison, spilled, set_aside  # the log is folded in the memory that these took
+        return self._recorded(self._finished(report, stats, self._saved(ledger, scratch)))
 
     def _carry_over(
-        self, keyed: KeyedEvents, before: Snapshot, state: Snapshot, still_open: pl.Series
-    ) -> tuple[Snapshot, Snapshot, pl.Series]:
+        self, keyed: KeyedEvents, ledger: LedgerParts, still_open: pl.Series, scratch: Path
+    ) -> tuple[LedgerParts, pl.DataFrame | None, pl.Series]:
         """Give the ledger the keys that events have now, beside those they had; former releases still know these.
 
         While the destination works on events under their former keys, they are the ledger's for this run only.
         """
         if keyed.former is None:
             record_key(self.store, self.spec.folder, keyed.key)
-            return before, state, still_open
-        carried = carried_over(state.frame, keyed, forgotten(self.store, self.spec.name), self.key)
+            return ledger, None, still_open
+        carried = carried_over(ledger.read(), keyed, forgotten(self.store, self.spec.name), self.key)
         refuse(self.store, self.spec.name, carried.forgotten)
-        state = replace(state, frame=pl.concat([state.frame, carried.ledger]).sort("key"))
+        rows = pl.concat([ledger.read(), carried.ledger]).sort("key")
         if len(still_open):
             now = keyed.former.filter(pl.col("former").is_in(still_open.implode())).collect()["key"]
-            return before, state, pl.concat([still_open, now])
-        self._saved(before)
-        state = self.log.save(state, compact_after=-1)
+            return ledger, rows, pl.concat([still_open, now])
+        self._saved(ledger, scratch)
+        state = self.log.save(ledger.state(rows), compact_after=-1)
         record_key(self.store, self.spec.folder, keyed.key)
-        return state, state, still_open
+        return LedgerParts(Stored.of(state), ledger.division, scratch), None, still_open
 
     def _sender(self) -> Sender:
         return Sender(
@@ -252,47 +300,45 @@ class _Run:
             progress=self.progress,
         )
 
-    def _send(self, sender: Sender, rows: pl.DataFrame) -> RunStats:
-        if not len(rows):
+    def _send(self, sender: Sender, plan: SyncPlan) -> RunStats:
+        if not len(plan.rows):
             return sender.stats
-        before, after = respelled(rows)
-        if not len(before):
-            return sender.run(rows)
-        stats = sender.run(before)
-        within = rows.join(before, on="key", how="anti", maintain_order="left")
-        if accepted_rows(stats.outcomes) < len(before):
-            within = within.join(after, on="key", how="anti", maintain_order="left")
+        if not plan.respelt:
+            return sender.run(plan.rows)
+        twin = pl.col(TWIN).fill_null(value=False)
+        before = twin & (pl.col("op") == LEAVES)
+        stats = sender.run(withdrawn := plan.rows.filter(before))
+        left = twin if accepted_rows(stats.outcomes) < len(withdrawn) else before
+        within = plan.rows.filter(~left)
         return sender.run(within) if len(within) else stats
 
-    def _saved(self, before: Snapshot) -> pl.DataFrame:
-        """Fold everything new into the ledger and the changelog; returns the rows of this run that were refused."""
-        names = [name for name in self.log.segments() if name not in before.folded]
-        refused: list[pl.DataFrame] = [pl.DataFrame(schema=_REFUSED)]
+    def _saved(self, ledger: LedgerParts, scratch: Path) -> _Refusals:
+        """Fold everything new into the ledger and the changelog; returns what of this run was refused."""
+        names = [name for name in self.log.segments() if name not in ledger.stored.folded]
+        refusals = _Refusals()
         if names:
-            changelog = Changelog(self.spec, self.key)
+            changelog = Changelog(self.spec, self.key, scratch if ledger.division.parts > 1 else None)
 
             def parts() -> Iterator[pl.DataFrame]:
-                of_run, bad = pl.col("run_id") == self.blank.run_id, pl.col("status").is_in(["rejected", "invalid"])
                 for entries in self.log.parts(names):
                     changelog.add(entries)
-                    refused.append(entries.filter(of_run, bad).select(*_REFUSED))
+                    refusals.add(entries.filter(pl.col("run_id") == self.blank.run_id))
                     yield entries
 
-            state = folded(before, names, parts())
+            ledger.fold(names, parts())
             changelog.write(self.store, self.started, self.lease.fence)
-            self.log.save(state, self.spec.compact_after)
-        return pl.concat(refused)
+            ledger.save(self.log, self.spec.compact_after)
+        return refusals
 
-    def _finished(self, report: SyncReport, stats: RunStats, refused: pl.DataFrame) -> SyncReport:
+    def _finished(self, report: SyncReport, stats: RunStats, refusals: _Refusals) -> SyncReport:
         outcomes = stats.outcomes
         unnamed = stats.unnamed.total()
         accepted = max(accepted_rows(outcomes) - unnamed, 0)
         sample: tuple[tuple[str, str], ...] = ()
         by_reason: dict[str, int] = {}
-        if len(refused):
-            first = refused.head(_SAMPLE)
+        if len(first := refusals.first):
             sample = tuple(zip(hashed_keys(first["key"], self.key).to_list(), first["reason"].to_list(), strict=True))
-            by_reason = count_reasons(refused["reason"])
+            by_reason = refusals.by_reason()
         report = replace(
             report,
             **{name: getattr(report, name) + outcomes[name] for name in ("invalid", "no_match", "deferred")},

@@ -118,6 +118,10 @@ class Destination(Service, ABC):
     replaces
         Of a set that can only be given whole: a run that changes anything gives every member, in one batch and one
         exchange, in which rows that leave are marked as `removed`.
+    divisible
+        Whether many rows may be judged part by part: rows whose keys are one but for upper case, as numbers or by the
+        `key_recipe` are always in one part. False where `invalid_rows` compares rows otherwise; where `held_rows` is
+        overridden they are judged at once in any case.
     """
 
     mode: Mode = Mode.UPSERT
@@ -126,6 +130,7 @@ class Destination(Service, ABC):
     key_may_be_null: bool = False
     accepted: Literal["acknowledged", "sent"] = "acknowledged"
     replaces: bool = False
+    divisible: bool = True
     values: ValueRules = ValueRules()
     recipes: Mapping[str, Recipe] = {}
     key_recipe: Recipe | None = None

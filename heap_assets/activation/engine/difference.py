@@ -15,12 +15,15 @@ from heap_assets.activation.engine.hashing import EMPTY, UNKNOWN, combined
 from heap_assets.activation.engine.log import FIELD, field_names
 from heap_assets.activation.engine.prepare import LEFT, MEMBER, Prepared
 from heap_assets.activation.engine.spec import OnWithdrawn, SyncSpec
+from heap_assets.activation.engine.spill import PLACE
 from heap_assets.values import number_key
 
 OLD = "o:"
 """Prefix of the columns that hold the hashes of the ledger."""
 RESEND = "resend"
 """Mapping of keys for which a full resend was asked."""
+_FEW = 100
+"""So many keys are looked at before all of them are."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +37,45 @@ class Plan:
 
     send: pl.DataFrame
     counts: dict[str, int]
-    full_resend_reason: str | None = None
+    remapped: int = 0
+    """Keys that are sent again because the mapping, or the account, is another one."""
+    asked_again: bool = False
+    """Whether a full resend was asked for."""
     new_names: tuple[str, ...] = ()
     forced: pl.Series = field(default_factory=lambda: pl.Series("key", [], dtype=pl.String))
+    by_number: bool | None = None
+    """Of events: whether all keys are numbers, so that a number in another spelling is the same key; None: no rows."""
+
+    @property
+    def full_resend_reason(self) -> str | None:
+        """Why everything is sent again, None if it is not."""
+        if not self.remapped:
+            return None
+        if self.asked_again:
+            return f"a full resend was asked for: {self.remapped} keys are sent again"
+        return f"the mapping or the destination's account changed: {self.remapped} keys are sent again"
 
 
-def plan_insert(prepared: Prepared, ledger: pl.DataFrame, fence: int, spec: SyncSpec, dedupe: Dedupe) -> Plan:
+def plan_insert(
+    prepared: Prepared,
+    ledger: pl.DataFrame,
+    fence: int,
+    spec: SyncSpec,
+    dedupe: Dedupe,
+    *,
+    by_number: bool | None = None,
+) -> Plan:
     """Plan events: rows whose event key was never acknowledged. Changed and vanished rows are ignored.
 
     Keys that are all numbers are those of a ledger that has them in another spelling, see :func:`respelled`.
+    `by_number`: whether all are, if there are others than these.
     """
     delivered = ledger.filter(pl.col("status").is_in(["acknowledged", "sent"])).select("key")
     rows = prepared.rows.rename({"key": "person"}).rename({"event_key": "key"})
     new = rows.join(delivered, on="key", how="anti", maintain_order="left")
-    if len(new) and rows.select((pl.col("key") == number_key(pl.col("key"))).fill_null(value=False).all()).item():
+    if by_number is None and (len(new) or PLACE in rows.columns):
+        by_number = _are_numbers(rows["key"].head(_FEW)) and _are_numbers(rows["key"])
+    if len(new) and by_number:
         new = new.join(delivered.select(number_key(pl.col("key"))), on="key", how="anti", maintain_order="left")
     new = new.with_columns(row_hash=combined([new[FIELD + n] for n in prepared.names], len(new)))
     new = new.join(facts(ledger), on="key", how="left", maintain_order="left")
@@ -55,7 +83,13 @@ def plan_insert(prepared: Prepared, ledger: pl.DataFrame, fence: int, spec: Sync
     due = new.filter(waiting.is_null())
     counts = {"added": len(due), "unchanged": len(rows) - len(new), "known": len(delivered), **_counted(waiting)}
     sent = [name for name in prepared.names if due[FIELD + name].null_count() < len(due)]
-    return Plan(due.with_columns(op=pl.lit("insert")), counts, new_names=_never_sent(sent, ledger))
+    decided = by_number if len(rows) else None  # no rows are no reason
+    return Plan(due.with_columns(op=pl.lit("insert")), counts, new_names=_never_sent(sent, ledger), by_number=decided)
+
+
+def _are_numbers(keys: pl.Series) -> bool:
+    key = pl.col("key")
+    return bool(keys.alias("key").to_frame().select((key == number_key(key)).fill_null(value=False).all()).item())
 
 
 def plan_upsert(
@@ -117,7 +151,8 @@ def plan_upsert(
     }
     send = pl.concat([ready, withdrawn], how="diagonal_relaxed") if len(withdrawn) else ready
     new_names = _never_sent([name for name in prepared.names if name != MEMBER], ledger)
-    return Plan(send, counts, _resend_reason(ready, mapping), new_names, forced)
+    remapped = ready.filter(pl.col("mapping").is_not_null() & ~pl.col("mapping").is_in([mapping, ""]))["mapping"]
+    return Plan(send, counts, len(remapped), bool((remapped == RESEND).any()), new_names, forced)
 
 
 def _never_sent(names: Iterable[str], ledger: pl.DataFrame) -> tuple[str, ...]:
@@ -252,15 +287,6 @@ def known_keys(ledger: pl.DataFrame) -> int:
 def _withdrawn_keys(ready: pl.DataFrame, prepared: Prepared) -> int:
     lost = [(pl.col(FIELD + n) == EMPTY) & (pl.col(OLD + n) > EMPTY) for n in prepared.names]
     return int(ready.select(_any(lost).sum()).item()) if lost else 0
-
-
-def _resend_reason(ready: pl.DataFrame, mapping: str) -> str | None:
-    changed = ready.filter(pl.col("mapping").is_not_null() & ~pl.col("mapping").is_in([mapping, ""]))["mapping"]
-    if len(changed) == 0:
-        return None
-    if (changed == RESEND).any():
-        return f"a full resend was asked for: {len(changed)} keys are sent again"
-    return f"the mapping or the destination's account changed: {len(changed)} keys are sent again"
 
 
 def _any(tests: Iterable[pl.Expr]) -> pl.Expr:

@@ -10,15 +10,17 @@ import io
 import json
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 
 from heap_assets.activation.engine.hashing import UNKNOWN
 from heap_assets.errors import DamagedFileError, DeliveryError
-from heap_assets.storage import Store, from_parquet, side_by_side, state_keys, to_parquet
+from heap_assets.storage import Store, from_parquet, is_whole, side_by_side, state_keys, to_parquet
 
 FIELD = "p:"
 """Prefix of the columns that hold one keyed hash per property: null = nothing of ours, 0 = empty, 1 = unknown."""
@@ -74,6 +76,10 @@ _BASE = "base"
 _FENCE_DIGITS = 10
 _SMALL, _MERGED = 100, 200
 """A frame of few rows takes several times the memory of its bytes: it is kept as such, and so many are made one."""
+_GROUP_ROWS = 25_000
+"""Rows of a row group of a ledger of many, so that it is read in small pieces."""
+_READ_BYTES = 4 << 20
+"""A stored state of so many bytes is read at once."""
 _OWN_ROWS = 20_000
 """So many rows of the segments that this writer wrote are kept, so that they need not be read to be folded."""
 _PART_ROWS = 20_000
@@ -91,6 +97,43 @@ class Snapshot:
     """The newest segment it ever contained."""
     base: str = ""
     """Name of the base it was built upon."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A stored state whose rows are read when they are needed.
+
+    `rows`: a frame if they are few, else a scan; `count`: how many. The others are as in :class:`Snapshot`.
+    """
+
+    rows: pl.DataFrame | pl.LazyFrame
+    count: int
+    folded: frozenset[str]
+    through: str
+    base: str
+
+    @classmethod
+    def of(cls, state: Snapshot) -> Stored:
+        """Return a state that was read."""
+        return cls(state.frame, len(state.frame), state.folded, state.through, state.base)
+
+    @property
+    def empty(self) -> pl.DataFrame:
+        """A frame without rows that has the columns."""
+        return pl.DataFrame(schema=self.rows.lazy().collect_schema())
+
+    def frame(self) -> pl.DataFrame:
+        """Return all rows."""
+        return self.rows.lazy().collect()
+
+    def batches(self, rows: int) -> Iterator[pl.DataFrame]:
+        """Yield the rows in their order, so many at a time."""
+        if isinstance(self.rows, pl.DataFrame):
+            return self.rows.iter_slices(rows)
+        return iter(self.rows.collect_batches(chunk_size=rows, maintain_order=True, engine="streaming"))
+
+
+_S = TypeVar("_S", Snapshot, Stored)
 
 
 class Log:
@@ -142,27 +185,50 @@ class Log:
 
     def ledger(self) -> Snapshot:
         """Return the stored ledger; the base if there is no ledger built upon it."""
+        return self._current(self._snapshot) or self.base()
+
+    def stored(self, scratch: Path) -> Stored:
+        """Return what :meth:`ledger` does, its rows unread if they are many.
+
+        `scratch`: a folder for a copy of what an object store holds.
+        """
+
+        def opened(key: str) -> Stored:
+            info = self.store.head(key)
+            if info is None or info.size <= _READ_BYTES:
+                return Stored.of(self._snapshot(key))
+            file = self.store.fetched(key, scratch / "stored")
+            if not is_whole(file):
+                raise self._damaged(key, ValueError())
+            return self._opened(key, file)
+
+        return self._current(opened) or Stored.of(self.base())
+
+    def _current(self, read: Callable[[str], _S]) -> _S | None:
         key = f"{self.root}/ledger.parquet"
         if self.store.exists(key):
             try:
-                stored = self._snapshot(key)
+                stored = read(key)
             except DamagedFileError as error:
                 _LOG.warning("%s; it is made anew from the log", error)
-                return self.base()
+                return None
             if stored.base == self._newest_base():
                 return stored
-        return self.base()
+        return None
 
-    def save(self, state: Snapshot, compact_after: int) -> Snapshot:
-        """Store the ledger; fold the log into a new base first if it has grown beyond `compact_after` segments."""
+    def save(self, state: Snapshot, compact_after: int, rows: pl.LazyFrame | None = None) -> Snapshot:
+        """Store the ledger; fold the log into a new base first if it has grown beyond `compact_after` segments.
+
+        `rows`: those of the state, if they are not in memory.
+        """
         existing = self.segments()
         state = replace(state, folded=state.folded & set(existing))
         compacting = len(state.folded) > compact_after
         if compacting:
             name = f"{self.batch()}-{_BASE}.parquet"
-            self._write_snapshot(f"{self.root}/log/{name}", replace(state, base=name))
+            self._write_snapshot(f"{self.root}/log/{name}", replace(state, base=name), rows)
             state = replace(state, base=name)
-        self._write_snapshot(f"{self.root}/ledger.parquet", state)
+        self._write_snapshot(f"{self.root}/ledger.parquet", state, rows)
         if compacting:
             self._remove_before(state)
         return state
@@ -187,9 +253,22 @@ class Log:
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(key, error) from error
 
-    def _write_snapshot(self, key: str, state: Snapshot) -> None:
+    def _opened(self, key: str, file: Path) -> Stored:
+        try:
+            facts = json.loads(pl.read_parquet_metadata(file)[_FOOTER])
+            rows = pl.scan_parquet(file)
+            count = int(rows.select(pl.len()).collect().item())
+            return Stored(rows, count, frozenset(facts["folded"]), facts["through"], facts["base"])
+        except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+            raise self._damaged(key, error) from error
+
+    def _write_snapshot(self, key: str, state: Snapshot, rows: pl.LazyFrame | None) -> None:
         facts = {"folded": sorted(state.folded), "through": state.through, "base": state.base}
-        self.store.write(key, to_parquet(state.frame, {_FOOTER: json.dumps(facts)}, compression="zstd"))
+        footer = {_FOOTER: json.dumps(facts)}
+        if rows is not None:
+            self.store.sink(key, rows, footer, group_rows=_GROUP_ROWS)
+        else:
+            self.store.write(key, to_parquet(state.frame, footer, compression="zstd"))
 
     def answered(self, batch: str) -> set[int]:
         """Return the rows of a batch that have an outcome."""
@@ -267,14 +346,22 @@ def fold(log: Log, start: Snapshot | None = None) -> Snapshot:
 
 def folded(start: Snapshot, names: Sequence[str], parts: Iterable[pl.DataFrame]) -> Snapshot:
     """Fold the entries of segments that `start` does not contain, as :meth:`Log.parts` gives them."""
-    stale = pl.col("batch").str.head(_FENCE_DIGITS) < start.through[:_FENCE_DIGITS]
-    status = pl.when(stale).then(pl.lit("unknown")).otherwise("status")
-    delta = _last_of([_last_values(entries.with_columns(status=status)) for entries in parts])
+    delta = last_of([changes_of(entries, start.through) for entries in parts])
     through = max(start.through, names[-1])
-    return Snapshot(_fold_onto(start.frame, delta), start.folded | set(names), through, start.base)
+    return Snapshot(fold_onto(start.frame, delta), start.folded | set(names), through, start.base)
 
 
-def _fold_onto(ledger: pl.DataFrame, delta: pl.DataFrame) -> pl.DataFrame:
+def changes_of(entries: pl.DataFrame, through: str) -> pl.DataFrame:
+    """Return what entries change about their keys: what a writer says after others went on counts as unknown.
+
+    `through`: the newest segment of the state that is changed.
+    """
+    stale = pl.col("batch").str.head(_FENCE_DIGITS) < through[:_FENCE_DIGITS]
+    status = pl.when(stale).then(pl.lit("unknown")).otherwise("status")
+    return _last_values(entries.with_columns(status=status))
+
+
+def fold_onto(ledger: pl.DataFrame, delta: pl.DataFrame) -> pl.DataFrame:
     """Put the last values of the keys that changed in the place of those before."""
     fields = sorted({*field_names(ledger), *field_names(delta)})
     found_columns = [name for name in FOUND_SCHEMA if name in ledger.columns or name in delta.columns]
@@ -289,7 +376,7 @@ def _fold_onto(ledger: pl.DataFrame, delta: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([untouched, touched]).sort("key")
 
 
-def _last_of(changes: Sequence[pl.DataFrame]) -> pl.DataFrame:
+def last_of(changes: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """Reduce changes (in order) to the last value of every column of every key."""
     together = pl.concat([pl.DataFrame(schema=LEDGER_SCHEMA), *changes], how="diagonal")
     if together["key"].is_unique().all():
@@ -327,7 +414,7 @@ def _last_values(entries: pl.DataFrame) -> pl.DataFrame:
         },
         **{name: pl.when(retried).then("at").otherwise(name) for name in found_columns if name == "until"},
     )
-    return _last_of([changes.select(*LEDGER_SCHEMA, *found_columns, *fields)])
+    return last_of([changes.select(*LEDGER_SCHEMA, *found_columns, *fields)])
 
 
 def with_nulls(frame: pl.DataFrame, schema: pl.Schema, names: Iterable[str]) -> pl.DataFrame:

@@ -2,126 +2,290 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
-from statistics import median
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from heap_assets.activation.engine.addressing import Addressed, no_addresses
 from heap_assets.activation.engine.destination import Destination
-from heap_assets.activation.engine.difference import OLD, Plan, plan_insert, plan_upsert, respelled
-from heap_assets.activation.engine.event_keys import EventKey
+from heap_assets.activation.engine.difference import Plan, plan_insert, plan_upsert, respelled
+from heap_assets.activation.engine.guard import concerns, resent
 from heap_assets.activation.engine.hashing import UNKNOWN, hashed_keys
 from heap_assets.activation.engine.log import FIELD, Snapshot
-from heap_assets.activation.engine.prepare import Prepared, prepare
+from heap_assets.activation.engine.parts import LedgerParts
+from heap_assets.activation.engine.prepare import Prepared, Unprepared, prepare, prepared
 from heap_assets.activation.engine.report import SyncReport
-from heap_assets.activation.engine.spec import Guard, Mode, SyncSpec
+from heap_assets.activation.engine.spec import Mode, SyncSpec
+from heap_assets.activation.engine.spill import PLACE, PlannedRows, Spill
 from heap_assets.activation.engine.tables import SET_ASIDE_SCHEMA, usual_runs
 from heap_assets.activation.engine.two_way import Merged, load_settled, merged
 from heap_assets.storage import Store
-from heap_assets.values import read_times
 
-
-def concerns(
-    guard: Guard, plan: Plan, prepared: Prepared, ledger: pl.DataFrame, changed_before: Sequence[float]
-) -> list[str]:
-    """Return what is unusual about an upsert plan; an empty list means that it can be sent.
-
-    `changed_before`: share of known keys changed by each of the last seven runs.
-    """
-    keys = plan.counts["known"]
-    if keys < guard.at_least:
-        return []
-    return [
-        *_removal(guard, plan, keys),
-        *([] if plan.full_resend_reason else _change(guard, plan.counts["changed"], keys, changed_before)),
-        *_takeover(guard, plan, prepared, ledger),
-    ]
-
-
-def _removal(guard: Guard, plan: Plan, keys: int) -> list[str]:
-    withdrawn = plan.counts["withdrawn"]
-    if withdrawn <= guard.removed * keys:
-        return []
-    respelt = len(respelled(plan.send)[0])
-    spelling = f"; {respelt} of them are numbers that are spelled otherwise now and are sent anew" if respelt else ""
-    usual = f"up to {guard.removed:.0%} is usual"
-    return [f"{withdrawn} of {keys} keys ({withdrawn / keys:.0%}) would lose a value; {usual}{spelling}"]
-
-
-def _change(guard: Guard, changed: int, keys: int, earlier_shares: Sequence[float]) -> list[str]:
-    share = changed / keys
-    usual = median(earlier_shares) if earlier_shares else None
-    if usual is None or share <= guard.changed or share <= guard.changed_times_median * usual:
-        return []
-    return [f"{changed} of {keys} keys ({share:.0%}) would change; the median of the last runs is {usual:.1%}"]
-
-
-def _takeover(guard: Guard, plan: Plan, prepared: Prepared, ledger: pl.DataFrame) -> list[str]:
-    """Find properties of which one value replaces others on many keys, as a wrong default would."""
-    spreads = []
-    for name in prepared.names:
-        new, old = FIELD + name, OLD + name
-        if old not in plan.send.columns or new not in ledger.columns:
-            continue
-        with_value = int((ledger[new] > UNKNOWN).sum())
-        replaced = plan.send.filter(pl.col(old) > UNKNOWN, pl.col(new) > UNKNOWN, pl.col(new) != pl.col(old))
-        frequent = replaced.group_by(new).len().sort("len", descending=True).head(3)
-        gains = [rows - int((replaced[old] == value).sum()) for value, rows in frequent.iter_rows()]
-        if gains and max(gains) > guard.takeover * with_value:
-            spreads.append(
-                f"one value of {name} would spread to {max(gains) / with_value:.0%} more of the keys that have one"
-            )
-    return spreads
-
-
-def resent(guard: Guard, plan: Plan, key: EventKey, history: pl.DataFrame) -> tuple[Plan, list[str]]:
-    """Count as changed the events of a plan that were delivered under another key, and return what is unusual about it.
-
-    Those are events from before the newest day that was delivered (or without a time), as many as there are events that
-    the last run knew and this one does not: one that came late, or was held, leaves no such gap.
-
-    `history`: as :func:`heap_assets.activation.engine.tables.usual_runs` gives it.
-    """
-    in_table = (history["unchanged"] + history["sent"]).to_list()
-    if not in_table or in_table[-1] < guard.at_least:
-        return plan, []
-    keys, newest = in_table[-1], history["newest_day"].max()
-    if newest is None:  # no run has come to its end yet
-        return plan, []
-    happened = read_times(pl.col("time")).dt.date() if "time" in plan.send.columns else pl.lit(None, pl.Date)
-    earlier = plan.send.filter((happened < newest).fill_null(value=True))
-    changed = max(0, min(len(earlier), keys - plan.counts["unchanged"]))
-    counted = replace(plan, counts={**plan.counts, "added": plan.counts["added"] - changed, "changed": changed})
-    shares = [count / rows for count, rows in zip(history["changed"].to_list(), in_table, strict=True) if rows]
-    usual = median(shares)
-    if changed <= max(guard.changed, guard.changed_times_median * usual) * keys:
-        return counted, []
-    return counted, [
-        f"{changed} events of days that were delivered would be sent again: of {keys} that the last run knew, "
-        f"{plan.counts['unchanged']} are there under the key they had, which is made of {', '.join(key.needed)}. "
-        "To send none of them, set `since` to today"
-    ]
-
-
+HELD = "_held"
+"""Column that planned rows have if some wait after all: the reason, null for those that are sent."""
+TWIN = "_twin"
+"""Column that planned rows have if some keys are withdrawn while another one is sent that is the same number."""
 _AT_WORK = "the destination is still working on it"
 _DECIMAL_PLACES = 9
 
 
 @dataclass(frozen=True)
 class SyncPlan:
-    """The changes to send, with the rows set aside and the concerns."""
+    """The changes to send, with the rows set aside and the concerns.
+
+    `rows`: what is sent; `changes.send` has them only if they were planned at once. `recovered`: keys of which nobody
+    knew whether they had arrived.
+    """
 
     changes: Plan
+    rows: PlannedRows
     set_aside: pl.DataFrame
     concerns: list[str]
     addressing: dict[str, int]
-    no_consent: int = 0
+    no_consent: int
+    respelt: int
+    recovered: int
     merge: Merged | None = None
     """Of a sync whose records are read back."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The plan of all rows, or of those of some keys, with what has to be known of them to judge it.
+
+    `respelt`: keys that are withdrawn because they are spelled otherwise now. `valued`: property to the number of keys
+    that have a value of it at the destination. `in_ledger`: properties of which the ledger has something.
+    """
+
+    plan: Plan
+    set_aside: list[pl.DataFrame]
+    no_consent: int
+    respelt: int
+    valued: Mapping[str, int]
+    in_ledger: frozenset[str]
+    recovered: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Compares rows with the ledger; reads, and writes nothing.
+
+    Attributes
+    ----------
+    salt
+        Keys all hashes.
+    forgotten
+        Keyed hashes of the keys that must never be sent again.
+    still_open
+        Keys that the destination is working on since an earlier run.
+    """
+
+    spec: SyncSpec
+    destination: Destination
+    addressed: Addressed
+    store: Store
+    salt: bytes
+    day: date
+    fence: int
+    force: bool
+    forgotten: pl.Series
+    still_open: pl.Series | None = None
+    held: pl.DataFrame = field(init=False)
+    invalid: pl.DataFrame = field(init=False)
+    writable: pl.Series | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        writable = self.addressed.writable
+        object.__setattr__(self, "held", self.addressed.held.collect())
+        object.__setattr__(self, "invalid", self.addressed.invalid.collect())
+        object.__setattr__(self, "writable", None if writable is None else writable.collect()["key"])
+
+    @property
+    def untouchable(self) -> pl.Series:
+        """Keys that nothing is sent for, not even a withdrawal."""
+        return pl.concat([self.held["key"], self.invalid["key"]]).drop_nulls()
+
+    def at_once(self, rows: Prepared, ledger: pl.DataFrame) -> SyncPlan:
+        """Plan all rows at once."""
+        spec, destination = self.spec, self.destination
+        rows, forgotten = self._without_forgotten(rows)
+        merge: Merged | None = None
+        if self.addressed.read_back is not None and destination.mode is Mode.UPSERT:
+            merge = merged(
+                *(self.addressed.read_back, rows, ledger, self.addressed.rows, load_settled(self.store, spec.folder)),
+                spec=spec,
+                destination=destination,
+                salt=self.salt,
+            )
+            rows, ledger = merge.prepared, merge.ledger
+        part = self._part(rows, forgotten, ledger, self.untouchable, self.writable)
+        plan = self._judged(part, PlannedRows.of(part.plan.send), merge)
+        sent = part.plan.send
+        if HELD in sent.columns:
+            sent = sent.filter(pl.col(HELD).is_null()).drop(HELD)
+            plan = replace(plan, rows=PlannedRows.of(sent))
+        return replace(plan, changes=replace(plan.changes, send=sent))
+
+    def in_parts(self, rows: Spill, unprepared: Unprepared, ledger: LedgerParts, scratch: Path) -> SyncPlan:
+        """Plan rows part by part; what is planned is put aside in the folder `scratch`."""
+        part, planned_rows = self._planned(rows, unprepared, ledger, scratch, by_number=None)
+        if part is None:  # some keys of events are no numbers, though all those of a part are
+            part, planned_rows = self._planned(rows, unprepared, ledger, scratch, by_number=False)
+        assert part is not None
+        return self._judged(part, planned_rows, None)
+
+    def _planned(
+        self, rows: Spill, unprepared: Unprepared, ledger: LedgerParts, scratch: Path, *, by_number: bool | None
+    ) -> tuple[Part | None, PlannedRows]:
+        """Plan all parts; None if they differ in whether keys of events are compared as numbers."""
+        parts, cuts = ledger.division.parts, ledger.cuts()
+        untouchable = ledger.divided(self.untouchable, scratch / "untouchable")
+        writable = None if self.writable is None else ledger.divided(self.writable, scratch / "writable")
+        window = -(-max(rows.rows, 1) // parts)
+        moving, leaving = (Spill(scratch / f"{name}-{by_number}", pl.DataFrame()) for name in ("moving", "leaving"))
+        judged = []
+        for number in range(parts):
+            read = prepared(self.destination, unprepared, rows.read(number), self.salt)
+            part = self._part(
+                *self._without_forgotten(read),
+                ledger.read(number),
+                untouchable.read(number)["key"],
+                None if writable is None else writable.read(number)["key"],
+                by_number=by_number,
+            )
+            leaves = part.plan.send["op"] == "withdraw"
+            moves, withdrawn = part.plan.send.filter(~leaves), part.plan.send.filter(leaves)
+            moving.add(moves, moves[PLACE] // window)
+            leaving.add(withdrawn, cuts.search_sorted(withdrawn["key"], side="right"))
+            judged.append(replace(part, plan=replace(part.plan, send=part.plan.send.clear())))
+        empty = pl.concat([moving.empty, leaving.empty], how="diagonal_relaxed")
+
+        def frames() -> Iterator[pl.DataFrame]:
+            ordered = (moving.read(number).sort(PLACE) for number in range(parts))
+            withdrawn = (leaving.read(number).sort("key") for number in range(len(cuts) + 1))
+            for frame in chain(ordered, withdrawn):
+                if len(frame):
+                    yield pl.concat([empty, frame], how="diagonal_relaxed")
+
+        planned_rows = PlannedRows(moving.rows + leaving.rows, frames)
+        if by_number is None and len({part.plan.by_number for part in judged} - {None}) > 1:
+            return None, planned_rows
+        return _together(judged, unprepared.names, empty), planned_rows
+
+    def _part(
+        self,
+        rows: Prepared,
+        forgotten: pl.DataFrame,
+        ledger: pl.DataFrame,
+        untouchable: pl.Series,
+        writable: pl.Series | None,
+        *,
+        by_number: bool | None = None,
+    ) -> Part:
+        spec, destination = self.spec, self.destination
+        if destination.mode is Mode.INSERT:
+            plan = plan_insert(rows, ledger, self.fence, spec, destination.dedupe, by_number=by_number)
+        else:
+            withdraws = destination.mode is Mode.SET or spec.clears_without_consent
+            plan = plan_upsert(
+                rows,
+                ledger,
+                spec,
+                day=self.day,
+                mapping=spec.mapping_version(destination.target),
+                fence=self.fence,
+                dedupe=destination.dedupe,
+                untouchable=untouchable if withdraws else pl.concat([untouchable, rows.no_consent.drop_nulls()]),
+                writable=writable,
+                force=self.force,
+                replaces=destination.replaces,
+            )
+        send = plan.send
+        before, after = respelled(send)
+        if len(before):
+            twins = pl.concat([before["key"], after["key"]])
+            send = send.with_columns(pl.col("key").is_in(twins.implode()).alias(TWIN))
+        reasons = destination.held_rows(send, ledger)
+        if self.still_open is not None and len(self.still_open):
+            reasons = reasons.set(send["key"].is_in(self.still_open.implode()) & reasons.is_null(), _AT_WORK)
+        aside = [(rows.invalid, "invalid"), (forgotten, "held")]
+        if reasons.null_count() < len(reasons):
+            send = send.with_columns(reasons.alias(HELD))
+            aside.append((send.filter(pl.col(HELD).is_not_null()).with_columns(reason=HELD), "held"))
+        columns = {name: ledger[FIELD + name] for name in rows.names if FIELD + name in ledger.columns}
+        return Part(
+            replace(plan, send=send),
+            [self._aside(frame, kind) for frame, kind in aside if len(frame)],
+            len(rows.no_consent),
+            len(before),
+            {name: int((column > UNKNOWN).sum()) for name, column in columns.items()},
+            frozenset(name for name, column in columns.items() if column.null_count() < len(column)),
+            int((ledger["status"] == "unknown").sum()),
+        )
+
+    def _judged(self, part: Part, rows: PlannedRows, merge: Merged | None) -> SyncPlan:
+        """Return the plan with what is unusual about it; `rows`: all of it."""
+        plan, worries = part.plan, list[str]()
+        history = usual_runs(self.store, self.spec.folder)
+        if self.destination.mode is not Mode.INSERT:
+            changing = history.filter(pl.col("known") > 0)
+            shares = (changing["changed"] / changing["known"]).to_list()
+            worries = concerns(self.spec.guard, plan, rows, part.valued, part.respelt, shares)
+        elif self.addressed.keyed is not None:
+            plan, worries = resent(self.spec.guard, plan, rows, self.addressed.keyed.key, history)
+        aside = [self._aside(self.invalid, "invalid"), self._aside(self.held, "held"), *part.set_aside]
+        return SyncPlan(
+            plan,
+            rows.filter(pl.col(HELD).is_null()) if HELD in plan.send.columns else rows,
+            pl.concat([pl.DataFrame(schema=SET_ASIDE_SCHEMA), *aside]),
+            worries,
+            self.addressed.counts,
+            part.no_consent,
+            part.respelt,
+            part.recovered,
+            merge,
+        )
+
+    def _without_forgotten(self, rows: Prepared) -> tuple[Prepared, pl.DataFrame]:
+        return _without_forgotten(rows, self.forgotten, self.salt)
+
+    def _aside(self, frame: pl.DataFrame, kind: str) -> pl.DataFrame:
+        profile = pl.col("profile_id") if "profile_id" in frame.columns else pl.lit(None)
+        named = {name: pl.lit(value) for name, value in {"sync": self.spec.name, "kind": kind, "run_id": ""}.items()}
+        labelled = frame.select(profile_id=profile, reason="reason").with_columns(
+            hashed_keys(frame["key"], self.salt), day=pl.lit(self.day), **named
+        )
+        return labelled.select(pl.col(c).cast(t) for c, t in SET_ASIDE_SCHEMA.items())
+
+
+def _together(parts: Sequence[Part], names: Sequence[str], empty: pl.DataFrame) -> Part:
+    """Add up parts that have no rows in common."""
+    plans = [part.plan for part in parts]
+    counts, valued = Counter[str](), Counter[str]()
+    for part in parts:
+        counts.update(part.plan.counts)
+        valued.update(part.valued)
+    in_ledger = frozenset[str]().union(*(part.in_ledger for part in parts))
+    new = {name for plan in plans for name in plan.new_names} - in_ledger
+    plan = Plan(
+        empty,
+        dict(counts),
+        sum(plan.remapped for plan in plans),
+        any(plan.asked_again for plan in plans),
+        tuple(name for name in names if name in new),
+        pl.concat([plan.forced for plan in plans]),
+    )
+    aside = [frame for part in parts for frame in part.set_aside]
+    no_consent, respelt, recovered = (
+        sum(getattr(part, name) for part in parts) for name in ("no_consent", "respelt", "recovered")
+    )
+    return Part(plan, aside, no_consent, respelt, valued, in_ledger, recovered)
 
 
 def build_plan(
@@ -138,63 +302,15 @@ def build_plan(
     forgotten: pl.Series,
     still_open: pl.Series | None = None,
 ) -> SyncPlan:
-    """Compare the rows with the ledger; reads, and writes nothing.
+    """Compare all rows with the ledger at once; the arguments are those of :class:`Comparison`."""
+    addressed = as_addressed(rows)
+    comparison = Comparison(spec, destination, addressed, store, key, day, fence, force, forgotten, still_open)
+    return comparison.at_once(prepare(spec, destination, addressed.rows, key), state.frame)
 
-    `forgotten`: keyed hashes of the keys that must never be sent again. `still_open`: keys that the destination is
-    working on since an earlier run.
-    """
-    addressed_rows = rows if isinstance(rows, Addressed) else Addressed(rows, no_addresses(), no_addresses())
-    held, invalid = addressed_rows.held.collect(), addressed_rows.invalid.collect()
-    prepared = prepare(spec, destination, addressed_rows.rows, key)
-    prepared, silenced = _without_forgotten(prepared, forgotten, key)
-    held = pl.concat([held, silenced])
-    worries: list[str] = []
-    merge: Merged | None = None
-    history = usual_runs(store, spec.folder)
-    if destination.mode is Mode.INSERT:
-        plan = plan_insert(prepared, state.frame, fence, spec, destination.dedupe)
-        if addressed_rows.keyed is not None:
-            plan, worries = resent(spec.guard, plan, addressed_rows.keyed.key, history)
-    else:
-        if addressed_rows.read_back is not None and destination.mode is Mode.UPSERT:
-            merge = merged(
-                *(addressed_rows.read_back, prepared, state.frame, addressed_rows.rows),
-                load_settled(store, spec.folder),
-                spec=spec,
-                destination=destination,
-                salt=key,
-            )
-            prepared, state = merge.prepared, replace(state, frame=merge.ledger)
-        withdraws = destination.mode is Mode.SET or spec.clears_without_consent
-        unasked = [] if withdraws else [prepared.no_consent]
-        untouchable = pl.concat([held["key"], invalid["key"], *unasked]).drop_nulls()
-        writable = addressed_rows.writable.collect()["key"] if addressed_rows.writable is not None else None
-        mapping = spec.mapping_version(destination.target)
-        plan = plan_upsert(
-            prepared,
-            state.frame,
-            spec,
-            day=day,
-            mapping=mapping,
-            fence=fence,
-            dedupe=destination.dedupe,
-            untouchable=untouchable,
-            writable=writable,
-            force=force,
-            replaces=destination.replaces,
-        )
-        changing = history.filter(pl.col("known") > 0)
-        shares = (changing["changed"] / changing["known"]).to_list()
-        worries = concerns(spec.guard, plan, prepared, state.frame, shares)
-    reasons = destination.held_rows(plan.send, state.frame)
-    if still_open is not None and len(still_open):
-        reasons = reasons.set(plan.send["key"].is_in(still_open.implode()) & reasons.is_null(), _AT_WORK)
-    late = plan.send.with_columns(reason=reasons).filter(reasons.is_not_null())
-    plan = replace(plan, send=plan.send.filter(reasons.is_null()))
-    aside = [(invalid, "invalid"), (prepared.invalid, "invalid"), (held, "held"), (late, "held")]
-    labelled = [_aside(frame, kind, spec.name, day, key) for frame, kind in aside if len(frame)]
-    set_aside = pl.concat([pl.DataFrame(schema=SET_ASIDE_SCHEMA), *labelled])
-    return SyncPlan(plan, set_aside, worries, addressed_rows.counts, len(prepared.no_consent), merge)
+
+def as_addressed(rows: pl.LazyFrame | Addressed) -> Addressed:
+    """Return rows with their addresses; without any, nothing is held or invalid for them."""
+    return rows if isinstance(rows, Addressed) else Addressed(rows, no_addresses(), no_addresses())
 
 
 def _without_forgotten(prepared: Prepared, hashes: pl.Series, key: bytes) -> tuple[Prepared, pl.DataFrame]:
@@ -220,14 +336,6 @@ def _spellings(keys: pl.Series) -> Iterator[pl.Series]:
         yield from (numbers + ("." + "0" * places) for places in range(1, _DECIMAL_PLACES + 1))
 
 
-def _aside(frame: pl.DataFrame, kind: str, sync: str, day: date, key: bytes) -> pl.DataFrame:
-    profile = pl.col("profile_id") if "profile_id" in frame.columns else pl.lit(None)
-    labelled = frame.select(profile_id=profile, reason="reason").with_columns(
-        hashed_keys(frame["key"], key), sync=pl.lit(sync), kind=pl.lit(kind), day=pl.lit(day), run_id=pl.lit("")
-    )
-    return labelled.select(pl.col(c).cast(t) for c, t in SET_ASIDE_SCHEMA.items())
-
-
 def planned(report: SyncReport, plan: SyncPlan, key: bytes) -> SyncReport:
     """Put the numbers of a plan into a report."""
     counts: dict[str, Any] = dict(plan.changes.counts)
@@ -236,7 +344,7 @@ def planned(report: SyncReport, plan: SyncPlan, key: bytes) -> SyncReport:
     held = plan.set_aside.filter(pl.col("kind") == "held")
     return replace(
         report,
-        planned=len(plan.changes.send),
+        planned=len(plan.rows),
         invalid=len(invalid) + refused,
         no_consent=plan.no_consent,
         left=plan.merge.fields if plan.merge is not None else 0,
@@ -256,5 +364,9 @@ def count_reasons(reasons: pl.Series) -> dict[str, int]:
     """Count equal reasons, the twenty most frequent."""
     if not len(reasons):
         return {}
-    counts = reasons.alias("reason").to_frame().group_by("reason").len().sort("len", "reason", descending=[True, False])
-    return dict(counts.head(20).iter_rows())
+    return most_frequent(reasons.alias("reason").to_frame().group_by("reason").len())
+
+
+def most_frequent(counts: pl.DataFrame) -> dict[str, int]:
+    """Return the twenty most frequent of counted reasons: `reason`, `len`."""
+    return dict(counts.sort("len", "reason", descending=[True, False]).head(20).iter_rows())

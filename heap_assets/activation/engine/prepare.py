@@ -46,8 +46,18 @@ class Prepared:
     """Keys of the rows that are left out because their people have not consented."""
 
 
-def prepare(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, salt: bytes) -> Prepared:
-    """Read the rows, turn mapped columns into values, hash them, and separate invalid rows and those without consent.
+@dataclass(frozen=True)
+class Unprepared:
+    """Rows with their values, to be hashed and judged, all at once or those of some keys."""
+
+    rows: pl.LazyFrame
+    """`key`, `profile_id` if there is one, addressing columns, `v:<name>`, and columns for :func:`prepared`."""
+    names: tuple[str, ...]
+    send_null: frozenset[str]
+
+
+def unprepared(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame) -> Unprepared:
+    """Turn mapped columns into values.
 
     Raises SettingsError if a column is missing that the sync names.
     """
@@ -65,21 +75,44 @@ def prepare(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, salt: 
     values = [value.alias(VALUE + name) for name, (value, _) in columns.items()]
     values += _hashed_before(spec, destination, names)
     standing = [_consents(spec, schema).alias(_CONSENTS), _belongs(destination, schema).alias(_BELONGS)]
-    frame, leaving, no_consent = _separated(rows.select(*inputs, *values, *standing).collect())
+    send_null = frozenset(name for name, (_, mapped) in columns.items() if mapped.on_null == "send")
+    return Unprepared(rows.select(*inputs, *values, *standing), names, send_null)
+
+
+def prepare(spec: SyncSpec, destination: Destination, rows: pl.LazyFrame, salt: bytes) -> Prepared:
+    """Read the rows, turn mapped columns into values, hash them, and separate invalid rows and those without consent.
+
+    Raises SettingsError if a column is missing that the sync names.
+    """
+    sought = unprepared(spec, destination, rows)
+    return prepared(destination, sought, sought.rows.collect(), salt)
+
+
+def prepared(destination: Destination, unprepared: Unprepared, rows: pl.DataFrame, salt: bytes) -> Prepared:
+    """Hash and judge rows: all that `unprepared` has, or all of some keys."""
+    names = unprepared.names
+    frame, leaving, no_consent = _separated(rows)
     marks = [column for column in frame.columns if column.startswith(_TWICE)]
-    unique_on = "event_key" if destination.mode is Mode.INSERT else "key"
+    unique_on = known_by(destination)
     reason = reasons(frame, destination, names)
     twice = "two rows have this key" if unique_on == "event_key" else "two profiles have this key"
     reason = reason.set(duplicated(frame, unique_on) & reason.is_null(), twice) if len(frame) else reason
     bad = reason.is_not_null()
-    labelled = frame.select("key", *(["profile_id"] if "profile_id" in inputs else [])).with_columns(reason=reason)
+    labelled = frame.select("key", *(["profile_id"] if "profile_id" in frame.columns else [])).with_columns(
+        reason=reason
+    )
     usable = (frame if not bad.any() else frame.filter(~bad)).drop(marks)
     hashed = usable.with_columns(hashed_values(usable[VALUE + n], salt).alias(FIELD + n) for n in names)
     if destination.mode is Mode.SET:
         hashed = hashed.with_columns(pl.lit(MEMBER_HASH, pl.UInt64).alias(FIELD + MEMBER))
         names = (*names, MEMBER)
-    send_null = frozenset(name for name, (_, mapped) in columns.items() if mapped.on_null == "send")
-    return Prepared(hashed, labelled.filter(bad), frame[unique_on], names, send_null, leaving.drop(marks), no_consent)
+    keys, leaving = frame[unique_on], leaving.drop(marks)
+    return Prepared(hashed, labelled.filter(bad), keys, names, unprepared.send_null, leaving, no_consent)
+
+
+def known_by(destination: Destination) -> str:
+    """Return the column that holds what the ledger knows rows by."""
+    return "event_key" if destination.mode is Mode.INSERT else "key"
 
 
 def _separated(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:

@@ -41,7 +41,9 @@ from heap_assets.activation.engine.pending import Pending, PendingBatches
 from heap_assets.activation.engine.quota import Quotas, Windows
 from heap_assets.activation.engine.rate_limit import Limiter, RealClock
 from heap_assets.activation.engine.report import Progress
+from heap_assets.activation.engine.rounds import in_rounds
 from heap_assets.activation.engine.spec import Mode, SyncSpec
+from heap_assets.activation.engine.spill import PlannedRows
 from heap_assets.activation.engine.workers import Workers
 from heap_assets.redaction import redact
 
@@ -119,14 +121,15 @@ class Sender:
         still = [pending.intents["key"] for pending in self._pending.all()]
         return pl.concat([pl.Series("key", [], pl.String), *still])
 
-    def run(self, rows: pl.DataFrame) -> RunStats:
+    def run(self, rows: pl.DataFrame | PlannedRows) -> RunStats:
         """Send all rows. Whatever happens, what was acknowledged is in the log when this returns or raises."""
-        self._planned = len(rows)
+        planned = PlannedRows.of(rows) if isinstance(rows, pl.DataFrame) else rows
+        self._planned = len(planned)
         self._started = self.transport.clock.now()
-        leave = rows["op"] == LEAVES
-        is_mixed = self.destination.mode is Mode.SET and not self.destination.replaces and leave.any()
-        for part in (rows.filter(leave), rows.filter(~leave)) if is_mixed else (rows,):
-            tasks = (partial(self._deliver, batch) for batch in self._batches(with_facts(part, self._facts)))
+        leave = pl.col("op") == LEAVES
+        sets = self.destination.mode is Mode.SET and not self.destination.replaces
+        for part in (planned.filter(leave), planned.filter(~leave)) if sets else (planned,):
+            tasks = (partial(self._deliver, batch) for batch in self._batches(part))
             self._workers.carry_out(tasks, -(-len(part) // self._batch_rows))
         return self.stats
 
@@ -145,18 +148,14 @@ class Sender:
             return max(self._planned, 1)
         return self._limiter.batch_rows(self.destination.batch_rows(self._planned))
 
-    def _batches(self, rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    def _batches(self, rows: PlannedRows) -> Iterator[pl.DataFrame]:
         """Cut rows into batches none of which holds more rows of one person than a window allows."""
-        person = "person" if "person" in rows.columns else "key"
-        most = self._limiter.most_per_key()
         rounds = [rows]
-        if most is not None and len(rows):
-            numbered = rows.with_columns(_round=pl.int_range(pl.len()).over(person) // most)
-            counts = rows.group_by(person).len().filter(pl.col("len") > most)
-            self._heavy = frozenset(counts[person].drop_nulls().to_list())
-            rounds = [part.drop("_round") for part in numbered.partition_by("_round", maintain_order=True)]
+        if (most := self._limiter.most_per_key()) is not None:
+            rounds, heavy = in_rounds(rows, most)
+            self._heavy = frozenset(heavy)
         for part in rounds:
-            yield from part.iter_slices(self._batch_rows)
+            yield from part.map(partial(with_facts, facts=self._facts)).slices(self._batch_rows)
 
     def _deliver(self, batch: pl.DataFrame) -> None:
         rows = rows_of(batch, self.destination, self.log.fence)

@@ -10,6 +10,7 @@ import io
 import json
 import logging
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import IO, Any, cast
 
 import polars as pl
@@ -176,11 +177,15 @@ def mark_killed(store: Store, sync: str, fence: int) -> None:
 
 
 class Changelog:
-    """What a run and the killed runs before it have sent: one row per row and batch, put together part by part."""
+    """What a run and the killed runs before it have sent: one row per row and batch, put together part by part.
 
-    def __init__(self, spec: SyncSpec, salt: bytes) -> None:
-        self._spec, self._salt = spec, salt
+    `scratch`: a folder for the parts, which are in memory without one.
+    """
+
+    def __init__(self, spec: SyncSpec, salt: bytes, scratch: Path | None = None) -> None:
+        self._spec, self._salt, self._scratch = spec, salt, scratch
         self._parts: list[bytes] = []
+        self._files: list[Path] = []
 
     def add(self, entries: pl.DataFrame) -> None:
         """Add entries as :meth:`heap_assets.activation.Log.parts` gives them."""
@@ -194,13 +199,21 @@ class Changelog:
             (pl.concat_list(sent).list.drop_nulls() if sent else pl.lit(None, pl.List(pl.String))).alias("fields"),
             (pl.concat_list(fields).list.drop_nulls() if fields else pl.lit(None, pl.List(pl.UInt64))).alias("hashes"),
         )
-        self._parts.append(to_parquet(frame.select(pl.col(c).cast(t) for c, t in CHANGELOG_SCHEMA.items())))
+        part = to_parquet(frame.select(pl.col(c).cast(t) for c, t in CHANGELOG_SCHEMA.items()))
+        if self._scratch is None:
+            self._parts.append(part)
+        else:
+            self._files.append(self._scratch / f"changelog-{len(self._files)}")
+            self._files[-1].write_bytes(part)
 
     def write(self, store: Store, started: datetime, fence: int) -> None:
         """Write what was added, in place of what this fencing number wrote before."""
-        if self._parts:
+        key = _key(self._spec.folder, "changelog", started, fence)
+        if self._files:
+            store.sink(key, pl.scan_parquet(self._files))
+        elif self._parts:
             parts = pl.scan_parquet([cast("IO[bytes]", io.BytesIO(part)) for part in self._parts])
-            store.write(_key(self._spec.folder, "changelog", started, fence), to_parquet(parts))
+            store.write(key, to_parquet(parts))
 
 
 def write_set_aside(store: Store, frame: pl.DataFrame, sync: str, started: datetime, fence: int) -> None:

@@ -71,6 +71,7 @@ class IntercomEvents(IntercomApi, RowByRowDestination):
     """Sends events; a repeat is ignored there."""
 
     mode = Mode.INSERT
+    divisible = False  # what counts as one event there is told by person, name and second
     values = VALUES
     accepted = "sent"
     required = ("event_key", "event", "time")
