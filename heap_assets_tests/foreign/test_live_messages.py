@@ -163,7 +163,7 @@ def test_live_profiles_of_a_foreign_company_equal_its_batch_day(world: Scenario,
     service = start_service(file)
     try:
         _post_all(service.address, calls[half:])
-        sent = _until_followed(service.address)
+        sent = _until_followed(service.address, len(calls) - half)
     finally:
         assert service.stop() == 0
     project = open_project(file=file)
@@ -195,16 +195,16 @@ def _post_all(address: str, calls: list[dict[str, Any]]) -> None:
         thread.join()
 
 
-def _until_followed(address: str) -> float:
-    """Wait until nothing waits; returns how many rows were sent."""
+def _until_followed(address: str, messages: int) -> float:
+    """Wait until so many messages are followed and nothing waits; returns how many rows were sent."""
     deadline = time.monotonic() + 120
-    waiting = ("unapplied_calls", "queue_length", "waiting_bytes")
+    waiting = ("queue_length", "waiting_bytes")
     while True:
         lines = dict(
             line.rsplit(" ", 1) for line in httpx.get(f"{address}/metrics").text.splitlines() if line[:1] != "#"
         )
-        figures = {name: float(lines[f"heap_assets_live_{name}"]) for name in (*waiting, "loaded")}
-        if figures["loaded"] and not any(figures[name] for name in waiting):
+        figures = {name: float(lines[f"heap_assets_live_{name}"]) for name in (*waiting, "followed_messages")}
+        if figures["followed_messages"] == messages and not any(figures[name] for name in waiting):
             return float(lines["heap_assets_live_sent_rows"])
         assert time.monotonic() < deadline, figures
         time.sleep(0.5)

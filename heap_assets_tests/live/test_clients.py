@@ -75,6 +75,17 @@ def test_idle_connections_do_not_keep_others_out(idle_address: str) -> None:
         print(f"{count} idle connections: a call and a look at its health took {time.monotonic() - begun:.2f} s")
 
 
+def test_calls_beyond_the_connections_are_refused_until_some_are_closed(tmp_path: Path) -> None:
+    with serving(write_settings(tmp_path, inbox="  limits: {connections: 6}")) as service:
+        event = {"userId": "u", "event": "Seen", "writeKey": WEB_KEY}
+        with contextlib.ExitStack() as stack:
+            for _ in range(6):
+                stack.enter_context(_connect(service.address))
+            assert httpx.post(f"{service.address}/v1/track", json=event).status_code == 503
+        time.sleep(0.2)
+        assert httpx.post(f"{service.address}/v1/track", json=event).status_code == 200
+
+
 def test_garbage_is_answered_and_the_next_call_is_taken(address: str) -> None:
     for garbage in (b"\0" * 500, b"GET / HTTP/9.9\r\n\r\n", b"POST /v1/track HTTP/1.1\r\nContent-Length: x\r\n\r\n"):
         with _connect(address) as connection:
