@@ -338,7 +338,12 @@ class Settings(Section):
                     f"sync.{name}.purpose is {sync.purpose!r}, which privacy.consent.purposes does not list. "
                     f"Purposes: {', '.join(purposes) or 'none'}"
                 )
-            if sync.purpose is not None and ((sync.source != "profiles" and not sync.is_of_events) or sync.consent):
+            if sync.purpose is not None and sync.consent:
+                raise ValueError(
+                    f"sync.{name}.purpose is beside consent: {sync.consent}, which the kind asks for or you named. "
+                    f"Name the column of the purpose, and no purpose: consent: consent_{sync.purpose}"
+                )
+            if sync.purpose is not None and (sync.source != "profiles" and not sync.is_of_events):
                 raise ValueError(
                     f"sync.{name}.purpose is for a sync of profiles or of events without consent: of source "
                     f"{sync.source!r} name a Boolean column as consent"

@@ -43,11 +43,10 @@ from heap_assets.privacy import (
     planned,
     plans,
     proof_of,
-    spelled,
     tallies,
     unregistered,
 )
-from heap_assets.project import Project
+from heap_assets.project import Project, with_pseudonyms
 from heap_assets.storage import Store, state_keys
 
 _MOST_WALKS = 5
@@ -90,7 +89,7 @@ def request_erasure(
 
     Raises SettingsError for an identifier type that is not declared.
     """
-    named = Named(spelled(person, project.rules_of_settings), spelled(also, project.rules_of_settings))
+    named = Named(with_pseudonyms(project, person), with_pseudonyms(project, also))
     return take_in(project, [Wish(named, author, reason, source, request_id)])[0]
 
 
@@ -154,7 +153,7 @@ def confirm(project: Project, request_id: str, author: str, also: Iterable[Pair]
 def confirm_all(project: Project, request_ids: Sequence[str], author: str, also: Iterable[Pair] = ()) -> list[Request]:
     """Confirm several requests as :func:`confirm` does one."""
     request_log = Requests(project.lake.store)
-    more = spelled(also, project.rules_of_settings)
+    more = with_pseudonyms(project, also)
 
     def confirmed(request: Request) -> Request:
         if request.state is not State.REQUESTED:
@@ -213,7 +212,9 @@ def run(project: Project, run_id: str, only: Collection[str] = ()) -> Erasure:
     results = [_erase(project, batch, sorted(ids), run_id) for batch, ids in sorted(batches.items())]
     for one in chosen:
         if one.state is State.WAITING:
-            _write_polled(project, request_log.update(one.id, partial(_polled, project)))
+            answers = poll_destinations(project, one.destinations)
+            _write_polled(project, _answered(answers, one))  # first: a run that is killed in between polls again
+            request_log.update(one.id, partial(_answered, answers))
     states = {one.id: str(request_log.get(one.id).state) for one in chosen if one.state is State.WAITING}
     states |= {one: state for result in results for one, state in result.requests.items()}
     unsettled = {key: why for result in results for key, why in result.unsettled.items()}
@@ -271,10 +272,6 @@ def _answered(answers: Mapping[str, Mapping[str, Any]], request: Request) -> Req
     if states & {TO_ASK, FAILED} and request.state is State.ERASING:
         return answered
     return closed(answered, State.WAITING if PENDING in states else State.COMPLETE)
-
-
-def _polled(project: Project, request: Request) -> Request:
-    return _answered(poll_destinations(project, request.destinations), request)
 
 
 def _write_polled(project: Project, request: Request) -> None:

@@ -16,8 +16,8 @@ from heap_assets.errors import SettingsError
 from heap_assets.identity import SourceTable
 from heap_assets.pipelines.erasure import Wish, take_in
 from heap_assets.pipelines.erasure_walk import LakeWalk, asset_of_folder
-from heap_assets.privacy import Journal, Named, Pair, Request, Requests, Tombstones, people_of, place_of, spelled
-from heap_assets.project import Project, mapping_of
+from heap_assets.privacy import Journal, Named, Pair, Request, Requests, Tombstones, people_of, place_of
+from heap_assets.project import Project, mapping_of, with_pseudonyms
 from heap_assets.sources.heap_connect import landed_parts
 from heap_assets.storage import state_keys
 from heap_assets.tables import ERASURES, GRAPH, heap_asset, is_inbox_table, warehouse_asset
@@ -68,7 +68,7 @@ def _wishes(project: Project, table: RequestTable, where: str) -> Iterator[Wish]
         for row in rows.select(pl.col(name).cast(pl.String) for name in dict.fromkeys(needed)).collect().to_dicts():
             pairs: list[Pair] = [(kind, row[column]) for column, kind in table.identifiers.items() if row[column]]
             if pairs:
-                named = spelled(pairs, project.rules_of_settings)
+                named = with_pseudonyms(project, pairs)
                 own_id = row[table.id] if table.id else json.dumps(named)
                 digest = hashlib.sha256(f"{asset}\x1f{own_id}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
                 yield Wish(Named(named), author=asset, source=asset, request_id=f"er-{digest}")

@@ -138,13 +138,14 @@ class LakeWalk:
 
         `search_text`: as of :meth:`Eraser.erased`; what is left of a row that goes is searched in any case.
         """
-        if self.indexes.rules_out(info, shape, self.words):
+        may_hold = self.indexes.may_hold(info, shape, self.words)
+        if may_hold is False:
             walk.clean[info.key] = info.etag
             return None
         rows: pl.LazyFrame | pl.DataFrame | None = None
         if info.size < IN_MEMORY:  # read once; a large file is streamed, once for each thing that is counted
             content = self.store.read_stored(info.key)
-            if self.eraser.file_touches(content, shape):
+            if may_hold or self.eraser.file_touches(content, shape):
                 rows = pl.read_parquet(io.BytesIO(content))
         elif self.eraser.touches(stored := self.store.scan_stored(info.key), shape):
             rows, search_text = stored, True

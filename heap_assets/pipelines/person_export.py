@@ -17,8 +17,8 @@ from heap_assets.activation import changelog, connector_of, hashed_keys, salt
 from heap_assets.errors import MissingInputError
 from heap_assets.pipelines.erasure_ledgers import known_keys
 from heap_assets.pipelines.erasure_walk import shape_of
-from heap_assets.privacy import Eraser, Named, Pair, People, Plan, people_of, place_of, plans, spelled
-from heap_assets.project import Project
+from heap_assets.privacy import Eraser, Named, Pair, People, Plan, people_of, place_of, plans
+from heap_assets.project import Project, with_pseudonyms
 from heap_assets.tables import LINKS, SHARED_WITH
 from heap_assets.values import json_or_exact
 
@@ -51,8 +51,7 @@ def export_person(project: Project, person: Iterable[Pair], out: Path, also: Ite
 
     Raises MissingInputError if nobody is known by the identifiers.
     """
-    rules = project.rules_of_settings
-    named = Named(spelled(person, rules), spelled(also, rules))
+    named = Named(with_pseudonyms(project, person), with_pseudonyms(project, also))
     plan = plans(project.lake, {_PERSON: named}, clock.today())[_PERSON]
     people = people_of(project.lake, {_PERSON: plan.identifiers})
     if not people.profiles:
@@ -189,6 +188,6 @@ def write_sharing_log(project: Project) -> pl.DataFrame:
 
 def known_people(project: Project, person: Iterable[Pair]) -> People:
     """Return one person by identifiers of theirs, with those that they lead to."""
-    named = Named(spelled(person, project.rules_of_settings))
+    named = Named(with_pseudonyms(project, person))
     plan = plans(project.lake, {_PERSON: named}, clock.today())[_PERSON]
     return people_of(project.lake, {_PERSON: plan.identifiers})

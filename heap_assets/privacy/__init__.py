@@ -10,7 +10,15 @@ from heap_assets.privacy.consent import (
 )
 from heap_assets.privacy.journal import Entry, Journal, Tally, tallies
 from heap_assets.privacy.kinds import KINDS, Kind, is_card, luhn
-from heap_assets.privacy.masking import STAND_IN, Masker, MaskHits, MaskRule, SelectorError, parsed_selector
+from heap_assets.privacy.masking import (
+    STAND_IN,
+    Masker,
+    MaskHits,
+    MaskRule,
+    SelectorError,
+    parsed_selector,
+    pseudonyms_of,
+)
 from heap_assets.privacy.people import Left, Named, Pair, People, Plan, people_of, plans, spelled
 from heap_assets.privacy.places import ELSEWHERE, PLACES, UNREGISTERED, Place, place_of, unregistered
 from heap_assets.privacy.proof import proof_of, proof_page
@@ -84,6 +92,7 @@ __all__ = [
     "privacy_key",
     "proof_of",
     "proof_page",
+    "pseudonyms_of",
     "spelled",
     "tallies",
     "unregistered",

@@ -133,6 +133,11 @@ def _as_it_is(texts: pl.Series) -> pl.Series:
     return texts
 
 
+def pseudonyms_of(texts: pl.Series, key: bytes) -> pl.Series:
+    """Return the pseudonyms of texts: keyed hashes, the same wherever a text stands."""
+    return PREFIX + keyed_hashes(texts, key, _PURPOSE)
+
+
 class Masker:
     """Applies rules to the rows of a table.
 
@@ -234,7 +239,7 @@ class Masker:
 
     def _hashed(self, texts: pl.Series) -> pl.Series:
         filled = texts.drop_nulls()
-        hashed = PREFIX + keyed_hashes(filled, self._key, _PURPOSE)
+        hashed = pseudonyms_of(filled, self._key)
         self._pseudonyms |= dict(zip(filled.to_list(), hashed.to_list(), strict=True))
         if len(filled) == len(texts):
             return hashed

@@ -98,7 +98,21 @@ class Texts:
         """Return whether columns of text may hold one, by their bytes in a row: without a look at each value."""
         if len(self.requests) > _FEW:
             return bool(self.within(pl.Series(pl.from_arrow(column), dtype=pl.String) for column in columns).requests)
-        return any(self._matches(_in_a_row(column)) for column in columns)
+        return any(self._has_sign(column) and self._matches(_in_a_row(column)) for column in columns)
+
+    def _has_sign(self, column: pa.Array) -> bool:
+        """Whether a text has what any of the values must have: found ten times faster than they are."""
+        data = column.buffers()[2]
+        if self._signs is None or data is None:
+            return True
+        letters = np.frombuffer(data, dtype=np.uint8)
+        return any((letters == ord(sign)).any() for sign in self._signs)
+
+    @cached_property
+    def _signs(self) -> str | None:
+        """Characters of which each spelling has one, such as that of addresses; None if there are no such."""
+        signs = {next((sign for sign in "@%" if sign in one), None) for one in self.requests}
+        return None if None in signs else "".join(sorted(sign for sign in signs if sign))
 
     def _matches(self, texts: pl.Series) -> bool:
         return bool(texts.str.contains(self._pattern).any())

@@ -62,17 +62,17 @@ class ValueIndexes:
         """Whether there is an index of this key."""
         return name in self._present
 
-    def rules_out(self, info: ObjectInfo, shape: Shape, words: Words | None) -> bool:
-        """Return whether a file holds none of the values surely; `words`: of :meth:`words_of_people`.
+    def may_hold(self, info: ObjectInfo, shape: Shape, words: Words | None) -> bool | None:
+        """Return whether a file may hold one of the values, None if it has no index; `words`: of the people.
 
         Raises DamagedFileError if its index is not what was written.
         """
         name = self.name(info, shape)
         if words is None or shape.set_aside or name not in self._present:
-            return False
+            return None
         try:
             with np.load(io.BytesIO(self.store.read(name))) as arrays:  # each is checked by its CRC
-                return not _any_in(words, arrays["starts"], arrays["rests"])
+                return _any_in(words, arrays["starts"], arrays["rests"])
         except (ValueError, KeyError, zipfile.BadZipFile) as error:
             raise DamagedFileError(f"{self.store.uri(name)} is damaged ({type(error).__name__}): delete it") from error
 

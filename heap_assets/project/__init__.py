@@ -10,7 +10,15 @@ from heap_assets.project.environment import (
 )
 from heap_assets.project.heap_sources import s3_access
 from heap_assets.project.inbox import folded_columns, table_columns
-from heap_assets.project.masking import masked, masked_scan, masking_rules, message_masker, rules_version, would_mask
+from heap_assets.project.masking import (
+    masked,
+    masked_scan,
+    masking_rules,
+    message_masker,
+    rules_version,
+    with_pseudonyms,
+    would_mask,
+)
 from heap_assets.project.names import PLAIN_NAMES, Names
 from heap_assets.project.ownership import mapping_of, owner_column, without_erased
 from heap_assets.project.project import Project, open_project
@@ -44,6 +52,7 @@ __all__ = [
     "s3_access",
     "settings_schema",
     "table_columns",
+    "with_pseudonyms",
     "without_erased",
     "would_mask",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,17 @@ import polars as pl
 from heap_assets.config import MaskingRule
 from heap_assets.errors import SettingsError, SourceError
 from heap_assets.identity import Rules, normalised, why_not
-from heap_assets.privacy import Masker, MaskHits, MaskRule, SelectorError, parsed_selector, privacy_key
+from heap_assets.privacy import (
+    Masker,
+    MaskHits,
+    MaskRule,
+    Pair,
+    SelectorError,
+    parsed_selector,
+    privacy_key,
+    pseudonyms_of,
+    spelled,
+)
 from heap_assets.project.ownership import mapping_of
 from heap_assets.sources.heap_connect import keys_of
 from heap_assets.sources.inbox import REFUSED
@@ -79,6 +89,21 @@ def masker_of(project: Project, asset: str, *, keep: bool = True, of_messages: b
     spelled = {column: partial(_spelled, rules=rules, types=types) for column, types in identifying.items()}
     key = privacy_key(project.lake.store, settings.key_bytes, keep=keep) if settings.rules else b""
     return Masker(masking_rules(settings.rules), key, names, {one for one in keys if one}, by_name, spelled)
+
+
+def with_pseudonyms(project: Project, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+    """Return identifiers as the rules spell them, and what stands in their place where a rule of masking hashes them.
+
+    A person is asked for by what they are called; the lake may know them by a pseudonym alone.
+
+    Raises SettingsError as :func:`spelled` does.
+    """
+    plain, settings = spelled(pairs, project.rules_of_settings), project.settings.privacy
+    if not plain or not any(rule.action == "hash" for rule in settings.rules):
+        return plain
+    key = privacy_key(project.lake.store, settings.key_bytes)
+    hashed = pseudonyms_of(pl.Series([value for _, value in plain], dtype=pl.String), key)
+    return tuple(sorted({*plain, *((kind, one) for (kind, _), one in zip(plain, hashed, strict=True))}))
 
 
 def _identifying(project: Project, asset: str) -> dict[str, list[str]]:

@@ -273,6 +273,12 @@ def test_forwarded_events_of_heap_ask_for_consent_too(
             "",
             "purpose is for a sync of profiles or of events",
         ),
+        (
+            "hook: {kind: webhook, url: 'http://127.0.0.1:9/', properties: {P: plan}, consent: c, purpose: marketing}",
+            "",
+            "",
+            "Name the column of the purpose, and no purpose: consent: consent_marketing",
+        ),
     ],
 )
 def test_mistakes_are_named(canary_base: World, tmp_path: Path, syncs: str, old: str, new: str, message: str) -> None:

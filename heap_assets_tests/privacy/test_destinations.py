@@ -102,9 +102,19 @@ def test_a_destination_is_asked_and_polled_until_it_is_done(
             server.clock.advance(40 * A_DAY)  # type: ignore[attr-defined]
         else:
             server.done = True  # type: ignore[attr-defined]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(erasure, "_write_proof", _full)
+            with pytest.raises(OSError, match="full"):
+                erasure.run(world.project, "killed")
+        assert Requests(world.lake.store).get(request).state is State.WAITING, "its proof is not written"
         assert erasure.run(world.project, "later").requests == {request: "complete"}
-        assert erasure.proof(world.project, request)["destinations"][kind]["state"] == "complete"
+        proof = erasure.proof(world.project, request)
+        assert (proof["state"], proof["destinations"][kind]["state"]) == ("complete", "complete")
     assert server.deleted == {ZOE}  # type: ignore[attr-defined]
+
+
+def _full(*_: Any) -> None:
+    raise OSError("the disk is full")
 
 
 def test_hubspot_is_never_given_an_address_that_it_does_not_have(canary_base: World, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from heap_assets import clock
 from heap_assets.errors import SourceError
-from heap_assets.pipelines import exports
+from heap_assets.pipelines import erasure, exports
 from heap_assets.pipelines.heap_tables import event_day, migrations_of_day, users_of_day
 from heap_assets.pipelines.people import resolved_tables
 from heap_assets.pipelines.readiness import identity_inputs
@@ -133,6 +133,14 @@ def test_a_person_has_one_pseudonym_in_dumps_and_warehouse_and_nothing_else_of_t
     assert users.filter(pl.col("user_id") > 5)["identity"].to_list() == [None, None], "n/a is nobody, hashed too"
     assert contacts.filter(pl.col("contact_id") > "c-2")["email"].to_list() == [None, None]
     assert places_of(tmp_path / "lake", *CANARIES) == {}
+    project.lake.write(GRAPH, str(DAY), graph)
+    request = erasure.request_erasure(project, [("email", f" {ANN.upper()}")])
+    erasure.confirm(project, request.id, "dpo")
+    assert erasure.run(project, "run").requests == {request.id: "complete"}
+    assert places_of(tmp_path / "lake", ann["email"], ANN) == {}
+    again, _ = contacts_of(project, tmp_path, force=True)
+    assert "c-1" not in again["contact_id"].to_list()
+    assert "c-2" in again["contact_id"].to_list()
 
 
 def test_rows_that_are_merged_with_masked_ones_stay_as_they_are(tmp_path: Path) -> None:
