@@ -33,7 +33,7 @@ from heap_assets.privacy import (
 )
 from heap_assets.project import Project, mapping_of, owner_column
 from heap_assets.sources.heap_connect import LandedPart, landed_parts, rewrite_part
-from heap_assets.storage import ObjectInfo, Store, state_keys, write_parquet
+from heap_assets.storage import FAST, ObjectInfo, Store, state_keys, to_parquet, write_parquet
 from heap_assets.tables import GRAPH, MIGRATIONS, heap_asset, inbox_asset, is_warehouse_table
 
 _log = logging.getLogger("heap_assets.privacy")
@@ -117,6 +117,7 @@ class LakeWalk:
         for entry in self.journal.entries():
             if entry.replaced_by and entry.key not in listed:
                 self.store.delete(entry.key)
+        self.store.tidy()  # what writers left that were killed may hold anybody
         self.indexes.prune(indexed_files(self.store, self.shapes, self.indexes))  # those of old versions tell of them
 
     def _landed(self, landed: LandedPart, walk: Walk) -> None:
@@ -171,26 +172,31 @@ class LakeWalk:
 
     def _rows(self, info: ObjectInfo, place: Place, walk: Walk) -> None:
         key, shape, current = info.key, self.shapes.of(info.key), self.store.head(info.key)
-        searched = False
+        search_text = False
         for _ in range(_MOST_ATTEMPTS):
             if current is None:
                 return
-            searched |= current.size >= IN_MEMORY
-            erased = self._erased(current, shape, walk, search_text=searched)
+            is_small = current.size < IN_MEMORY
+            erased = self._erased(current, shape, walk, search_text=search_text or not is_small)
             if erased is None:
                 return
-            with self.store.staging(key) as path:
-                write_parquet(path, erased.frame, self._metadata(key))
-                is_small = path.stat().st_size < IN_MEMORY
-                is_clean = is_small and not self.eraser.file_touches(path.read_bytes(), shape)
-                if not (is_clean or searched):  # text of others names them: rare, and looked for only now
-                    searched = True
+            content, is_clean = b"", False
+            if is_small:  # searched before it is on disk: a killed run must leave nothing there that holds the people
+                content = to_parquet(erased.frame, self._metadata(key), compression_level=FAST, engine="streaming")
+                is_clean = not self.eraser.file_touches(content, shape)
+                if not (is_clean or search_text):  # text of others names them: rare, and looked for only now
+                    search_text = True
                     continue
+            with self.store.staging(key) as path:
+                if is_small:
+                    path.write_bytes(content)
+                else:
+                    write_parquet(path, erased.frame, self._metadata(key))
                 etag = self.store.etag_of(path)
                 self.journal.add(Entry(key, current.etag, place.name, erased.rows, erased.cells))
                 if self.store.replace(key, path, current):
                     walk.rewritten += 1
-                    if is_clean and etag:  # what was just read is what stands there now
+                    if is_clean and etag:  # what was just searched is what stands there now
                         walk.clean[key] = etag
                     return
             current = self.store.head(key)

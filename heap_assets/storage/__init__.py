@@ -6,9 +6,10 @@ from heap_assets.storage.lake import Inputs, Lake, Partition, Status, Written, c
 from heap_assets.storage.overlay import OverlayStore
 from heap_assets.storage.side_by_side import side_by_side
 from heap_assets.storage.sql import LakeSql, view_name
-from heap_assets.storage.store import FileWriter, ObjectInfo, Store, write_parquet
+from heap_assets.storage.store import FAST, FileWriter, ObjectInfo, Store, write_parquet
 
 __all__ = [
+    "FAST",
     "SCRATCH",
     "UNSEALED",
     "FileWriter",

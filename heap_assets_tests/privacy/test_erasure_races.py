@@ -10,8 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
 import pytest
@@ -22,8 +25,9 @@ from heap_assets.demo.server_process import ServerProcess
 from heap_assets.pipelines import delivery, erasure
 from heap_assets.pipelines.erasure_walk import LakeWalk
 from heap_assets.privacy import Journal, Named, Requests, State
+from heap_assets.storage import Store
 from heap_assets_tests.pipelines.delivery_world import DAY, World, users
-from heap_assets_tests.privacy.canary import BOB, CANARIES, USERS, ZOE, copied, places_of
+from heap_assets_tests.privacy.canary import BOB, CANARIES, CRM, USERS, ZOE, copied, places_of
 
 KILLS = int(os.environ.get("HEAP_ASSETS_ERASURE_KILLS", "3"))
 REQUESTS = int(os.environ.get("HEAP_ASSETS_ERASURE_REQUESTS", "200"))
@@ -66,6 +70,41 @@ def test_killed_at_any_moment_and_run_again_the_proof_is_the_same(canary_base: W
         assert places_of(world.folder / "lake", *CANARIES) == {}
         shutil.rmtree(world.folder)
     assert killed >= KILLS // 2, "half were killed while they were at work"
+
+
+def test_no_file_that_a_killed_run_may_leave_holds_the_person(
+    canary_base: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the rows of others name her, which is known only once her own are gone."""
+    world = copied(canary_base, tmp_path / "world")
+    confirmed(world)
+    staged = tmp_path / "staged"
+    staged.mkdir()
+    staging, replace = Store.staging, Store.replace
+
+    def copy(path: Path) -> None:
+        if path.exists() and path.suffix == ".parquet":
+            shutil.copy(path, staged / f"{uuid4()}.parquet")
+
+    @contextmanager
+    def copied_staging(self: Store, key: str) -> Iterator[Path]:
+        with staging(self, key) as path:
+            yield path
+            copy(path)
+
+    def copied_replace(self: Store, key: str, path: Path, expected: Any) -> bool:
+        copy(path)
+        return replace(self, key, path, expected)
+
+    monkeypatch.setattr(Store, "staging", copied_staging)
+    monkeypatch.setattr(Store, "replace", copied_replace)
+    old = world.folder / "lake" / "heap" / ".tmp-0-old.parquet"
+    old.write_bytes(ZOE.encode())
+    os.utime(old, (0, 0))
+    erasure.run(world.project, "run")
+    assert len(list(staged.iterdir())) > 10
+    assert places_of(staged, ZOE, CRM) == {}
+    assert places_of(world.folder / "lake", *CANARIES) == {}
 
 
 def _erase_in_process(world: World, after: float | None = None) -> bool:

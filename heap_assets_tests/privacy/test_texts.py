@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heap_assets.pipelines import erasure
@@ -28,6 +28,7 @@ AROUND = st.sampled_from(BESIDE)
 VALUES = st.builds(lambda text, mark: f"{text}{mark}", LETTERS, st.sampled_from(["@x.example", "12345678", "@é.ex"]))
 
 
+@settings(deadline=None)
 @given(st.lists(VALUES, min_size=1, max_size=4), st.data())
 def test_narrowing_leaves_out_no_value_that_stands_in_a_text(values: list[str], data: st.DataObject) -> None:
     texts = Texts.of(dict.fromkeys(values, "r"))
