@@ -21,6 +21,7 @@ _LONG_ENOUGH: Final = 8
 _MAY_BE_TELLING: Final = "|".join(
     ["@", "%40", *(f"{_LETTER}{{{at}}}[0-9]{_LETTER}{{{_LONG_ENOUGH - 1 - at}}}" for at in range(_LONG_ENOUGH))]
 )
+_AT_ONCE: Final = 50_000
 _NUMBER: Final = r"^[0-9]{1,11}$"
 _SIGN: Final = "\x01"
 """Stands for `%40` until it is decided how it is read."""
@@ -51,6 +52,11 @@ def is_telling(token: pl.Expr) -> pl.Expr:
 
 def anchors_of(spellings: pl.Series) -> pl.Series:
     """Return the longest token of each spelling of a value, in lower case: a text that holds it alone has that too."""
+    slices = (spellings.slice(start, _AT_ONCE) for start in range(0, max(len(spellings), 1), _AT_ONCE))
+    return pl.concat(map(_anchors_of, slices), rechunk=True)
+
+
+def _anchors_of(spellings: pl.Series) -> pl.Series:
     parts = _separated(spellings.str.to_lowercase())
     # of several signs only neighbours are joined: what stands before the first one is another token in some texts
     are_apart = pl.when(parts.str.count_matches(_SIGN, literal=True) > 1).then(parts.str.replace_all(_SIGN, " "))

@@ -34,6 +34,8 @@ Words = NDArray[np.uint64]
 ROOT: Final = f"{state_keys.PRIVACY}/index"
 _VERSION: Final = 1
 _LAST_BITS: Final = 16
+_MOST: Final = 10_000
+"""Values that are sought by indexes."""
 _FULL: Final = 3
 """Of a bucket: about eight hashes, of which one meets another value's by chance in eight thousand cases."""
 _NUMBERS: Final = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
@@ -77,7 +79,12 @@ class ValueIndexes:
             raise DamagedFileError(f"{self.store.uri(name)} is damaged ({type(error).__name__}): delete it") from error
 
     def words_of_people(self, people: People, texts: Texts) -> Words | None:
-        """Return the hashes of all that a file can hold of people; None if one of their values cannot be indexed."""
+        """Return the hashes of all that a file can hold of people.
+
+        None if one of their values cannot be indexed, or so many are sought that each index has one by chance.
+        """
+        if len(texts.requests) + len(people.identifiers) > _MOST:
+            return None
         anchors = texts.anchors["token"]
         if not anchors.to_frame("t").select(is_telling(pl.col("t")).all()).item():
             return None
