@@ -220,13 +220,13 @@ def test_no_step_holds_more_rows_than_a_part(tmp_path: Path, monkeypatch: pytest
     watched(parts, "fold_onto", 0, 1)
     watched(parts, "changes_of", 0)
     watched(parts.Spill, "read")
+    before = _rows_alive() + count  # the test itself holds the rows that it sends
     alive: list[int] = []
     answer = Wire.handle_request
 
     def counting(wire: Wire, request: httpx.Request) -> httpx.Response:
         if len(wire.calls) % 8 == 0:
-            frames = [kept for kept in gc.get_objects() if isinstance(kept, pl.DataFrame)]
-            alive.append(sum(len(frame) for frame in frames) - count)  # the rows that the test itself holds
+            alive.append(_rows_alive() - before)
         return answer(wire, request)
 
     monkeypatch.setattr(Wire, "handle_request", counting)
@@ -238,6 +238,10 @@ def test_no_step_holds_more_rows_than_a_part(tmp_path: Path, monkeypatch: pytest
     assert set(most) == {"prepared", "plan_upsert", "fold_onto", "changes_of", "read"}
     assert max(most.values()) <= 750, most
     assert max(alive) < count / 2, alive
+
+
+def _rows_alive() -> int:
+    return sum(len(kept) for kept in gc.get_objects() if isinstance(kept, pl.DataFrame))
 
 
 def replace_limits(there: There, batch_rows: int) -> There:
