@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -163,15 +163,15 @@ def test_a_damaged_record_is_named_and_its_dump_lands_anew(
 @contextmanager
 def full_disk(monkeypatch: pytest.MonkeyPatch, *, after: int) -> Iterator[None]:
     """Let every write of a record fail after the first ones."""
-    write, calls = Store.write, iter(range(10_000))
+    update, calls = Store.update, iter(range(10_000))
 
-    def _write(self: Store, key: str, data: bytes) -> None:
+    def _update(self: Store, key: str, change: Callable[[bytes | None], bytes | None]) -> None:
         if next(calls) >= after:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(self, key, data)
+        update(self, key, change)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "write", _write)
+        patch.setattr(Store, "update", _update)
         yield
 
 
