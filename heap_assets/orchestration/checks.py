@@ -113,7 +113,7 @@ class StepChecks:
         self._unreported: dict[tuple[str, str], list[tuple[Check, StoredResult]]] = {}
         self._evaluated: dict[tuple[str, str], Check] = {}
         self._shared: dict[str, Any] = {}
-        self._recorded: dict[tuple[str, str, str], StoredResult] = {}
+        self._recorded: dict[str, dict[tuple[str, str], StoredResult]] = {}
 
     @property
     def assets(self) -> list[str]:
@@ -145,7 +145,9 @@ class StepChecks:
             (check, record_check(self._lake.store, check, result, partition=key, version=version, run_id=run_id))
             for check, result in results
         ]
-        self._recorded |= {(asset, check.name, key): stored for check, stored in unreported}
+        if asset not in self._recorded:
+            self._recorded = {asset: {}}  # of the asset before nothing is asked any more
+        self._recorded[asset] |= {(check.name, key): stored for check, stored in unreported}
         return {
             name: result.numbers[name] for check, result in results for name in check.plotted if name in result.numbers
         }
@@ -165,7 +167,8 @@ class StepChecks:
     def _results(
         self, asset: str, key: str, reported: Mapping[str, CheckResult]
     ) -> Iterator[tuple[Check, CheckResult]]:
-        subject = CheckContext(self._lake, asset, key, step_shared=self._shared, recorded=self._recorded)
+        recorded = self._recorded.get(asset, {})
+        subject = CheckContext(self._lake, asset, key, step_shared=self._shared, recorded=recorded)
         readable = reported.get(READABLE, CheckResult(passed=True))
         unreadable = readable.failed or bool(readable.not_judged)
         for check in self._by_asset.get(asset, []):

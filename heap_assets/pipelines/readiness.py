@@ -142,12 +142,12 @@ def unbuilt_people(project: Project) -> dict[str, set[date]]:
     records, since = project.landing.records(), columns_since(project)
     unbuilt = {}
     for table in SNAPSHOT_TABLES:
-        lacking = project.landing.lacks(table)
+        every = (name for record in records.values() for name in record.tables)
         landed = [
-            (record.day, delivered.landed_at)
-            for record in records.values()
-            for name, delivered in record.tables.items()
-            if (lacking or name == table) and delivered.landed_at is not None
+            (one.dump.day, one.table.landed_at)
+            for name in (set(every) if project.landing.lacks(table) else {table})
+            for one in records.of_table(name)
+            if one.table.landed_at is not None
         ]
         if not landed:
             continue

@@ -31,8 +31,8 @@ class CheckContext:
     check: str = ""
     shared: dict[str, Any] = field(default_factory=dict)
     step_shared: dict[str, Any] = field(default_factory=dict)
-    recorded: Mapping[tuple[str, str, str], StoredResult] = field(default_factory=dict)
-    """Results that the step itself has stored, by asset, check and partition: they need not be read again."""
+    recorded: Mapping[tuple[str, str], StoredResult] = field(default_factory=dict)
+    """Results that the step itself has stored for the asset, by check and partition: they need not be read again."""
 
     @property
     def day(self) -> date:
@@ -58,7 +58,7 @@ class CheckContext:
     def earlier_days(self, days_back: Iterable[int]) -> list[StoredResult]:
         """Return this check's results of chosen earlier days, in the order of `days_back`."""
         partitions = [str(self.day - timedelta(days=n)) for n in days_back]
-        results = {day: self.recorded.get((self.asset, self.check, day)) for day in partitions}
+        results = {day: self.recorded.get((self.check, day)) for day in partitions}
         unread = [day for day, result in results.items() if result is None]
         read = result_store.read_many(self.lake.store, self.asset, self.check, unread)
         results |= {result.partition: result for result in read}

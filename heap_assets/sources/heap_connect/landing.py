@@ -166,13 +166,10 @@ class Landing:
         """
         if snapshot_table in self.config.not_in_source:
             return True
-        if snapshot_table != USER_MIGRATIONS:
-            return False
         records = self.records().values()
-        unknown = (snapshot_table,)
-        listed = [{*record.tables, *(unknown if (left := record.outstanding) is None else left)} for record in records]
-        landed = any(table.landed_at is not None for record in records for table in record.tables.values())
-        return landed and not any(snapshot_table in tables for tables in listed)
+        if snapshot_table != USER_MIGRATIONS or any(_may_list(record, snapshot_table) for record in records):
+            return False
+        return any(table.landed_at is not None for record in records for table in record.tables.values())
 
     def confirm(self, dump_id: int, days: Mapping[str, Collection[date]]) -> None:
         """Record that these days, by table, were reported for rebuilding: they are not reported again."""
@@ -386,6 +383,13 @@ class Landing:
             days_ever=earlier.days_ever if earlier else frozenset(),
             metered=earlier.metered if earlier else {},
         )
+
+
+def _may_list(record: DumpRecord, table: str) -> bool:
+    """Whether the manifest of a dump lists a table, or is not known; one that could not be read lists nothing yet."""
+    if record.outstanding is None:
+        return record.failure is None or table in record.tables
+    return table in record.outstanding or table in record.tables
 
 
 def _with_manifest(record: DumpRecord | None, file: ManifestFile) -> DumpRecord:

@@ -108,8 +108,11 @@ def test_migrations_that_no_manifest_lists_are_none_and_users_are_waited_for(tmp
     with pytest.raises(MissingInputError):
         build_user_migrations(landing, FIRST)  # nothing has landed yet
     bucket.dump(1, f"{FIRST + timedelta(days=1)}T02:00:00", signup=[event(1, f"{FIRST} 10:00:00")])
+    bucket.manifest(9, f"{FIRST + timedelta(days=1)}T02:30:00", "no JSON")
     land_all(landing, bucket)
-    assert build_user_migrations(landing, FIRST).frame.collect().is_empty()
+    assert build_user_migrations(landing, FIRST).frame.collect().is_empty(), (
+        "a manifest that nobody can read says nothing"
+    )
     with pytest.raises(MissingInputError, match="users is in no dump"):
         build_users(landing, FIRST)
     lake = Lake.open(str(tmp_path / "lake"))
