@@ -160,11 +160,12 @@ def test_a_service_leaves_the_open_segments_of_another_that_lives(tmp_path: Path
 
 def test_two_services_on_one_lake_keep_all_that_either_answered(tmp_path: Path) -> None:
     file = write_settings(tmp_path, inbox="  roll_seconds: 0.2")
-    with serving(file) as first, serving(file) as second:
+    with running(file) as first, running(file) as second:
         for number in range(40):
             url = (first, second)[number % 2].address
             event = {"userId": "u", "event": "Paid", "messageId": f"m{number}", "writeKey": WEB_KEY}
             assert httpx.post(f"{url}/v1/track", json=event).status_code == 200
+        assert (first.stop(), second.stop()) == (0, 0)
     ids = landed(opened(file), "track")["message_id"]
     assert sorted(ids) == sorted(f"m{number}" for number in range(40))
 

@@ -363,6 +363,16 @@ def test_a_clock_that_goes_back_loses_nothing(
     assert sorted(read_parts(world.lake.store, parts).collect()["message_id"]) == ["i0", "i1", "i2", "i3"]
 
 
+def test_a_service_started_again_with_an_earlier_clock_goes_on(world: InboxWorld, receiver: Receiver) -> None:
+    file = world.folder / "heap_assets.yaml"
+    for number, hour in enumerate((23, 20)):
+        service = start_service(file, {"HEAP_ASSETS_NOW": at(DAY, hour).isoformat(), "HEAP_ASSETS_TEST_WRITE_KEY": KEY})
+        call = identify(number, "c-ann", plan=f"plan{number}")
+        assert httpx.post(f"{service.address}/v1/identify", json=call, auth=(KEY, "")).status_code == 200
+        _until(lambda n=number: receiver.state.get("c-ann") == {"Plan": f"plan{n}"}, service)
+        assert service.stop() == 0
+
+
 def test_every_changed_profile_arrives_however_often_the_service_is_killed(
     world: InboxWorld, receiver: Receiver
 ) -> None:
