@@ -25,6 +25,7 @@ from heap_assets.pipelines.erasure_ledgers import (
     forget_in_ledgers,
     keys_at_destinations,
 )
+from heap_assets.pipelines.erasure_proofs import stored_proofs, write_proofs
 from heap_assets.pipelines.erasure_walk import LakeWalk, Walk
 from heap_assets.privacy import (
     Journal,
@@ -35,6 +36,7 @@ from heap_assets.privacy import (
     Request,
     Requests,
     State,
+    begun,
     bury,
     closed,
     lift,
@@ -47,10 +49,9 @@ from heap_assets.privacy import (
     unregistered,
 )
 from heap_assets.project import Project, with_pseudonyms
-from heap_assets.storage import Store, state_keys
+from heap_assets.storage import state_keys
 
 _MOST_WALKS = 5
-_PROOFS = f"{state_keys.PRIVACY}/proofs"
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def look_up(project: Project, request_ids: Sequence[str]) -> list[Request]:
     if not request_ids:
         return []
     request_log = Requests(project.lake.store)
-    named = {one: request_log.get(one).named for one in request_ids}
+    named = {one: request.named for one, request in request_log.some(request_ids).items()}
     looked_up = plans(project.lake, named, clock.today())
     return list(request_log.update_all({one: partial(_planned_by, project, looked_up[one]) for one in named}).values())
 
@@ -209,13 +210,9 @@ def run(project: Project, run_id: str, only: Collection[str] = ()) -> Erasure:
     if confirmed:
         digest = hashlib.sha256("\x1f".join(confirmed).encode()).hexdigest()[:16]
         batches.setdefault(f"eb-{digest}", []).extend(confirmed)
+    _forget_ended(project, request_log, batches)
     results = [_erase(project, batch, sorted(ids), run_id) for batch, ids in sorted(batches.items())]
-    for one in chosen:
-        if one.state is State.WAITING:
-            answers = poll_destinations(project, one.destinations)
-            _write_polled(project, _answered(answers, one))  # first: a run that is killed in between polls again
-            request_log.update(one.id, partial(_answered, answers))
-    states = {one.id: str(request_log.get(one.id).state) for one in chosen if one.state is State.WAITING}
+    states = _poll(project, [one for one in chosen if one.state is State.WAITING])
     states |= {one: state for result in results for one, state in result.requests.items()}
     unsettled = {key: why for result in results for key, why in result.unsettled.items()}
     return Erasure(
@@ -227,35 +224,65 @@ def run(project: Project, run_id: str, only: Collection[str] = ()) -> Erasure:
     )
 
 
+def _forget_ended(project: Project, request_log: Requests, batches: Collection[str]) -> None:
+    """Delete what runs left that were killed when all of their requests had got their end."""
+    erasing: set[str] | None = None
+    for batch, of_batch in request_log.batches().items():
+        if batch not in batches:
+            if erasing is None:
+                erasing = {one.id for one in request_log.all() if one.state is State.ERASING}
+            if not erasing & set(of_batch):
+                project.lake.store.delete(_profiles_key(batch))
+                request_log.forget_begun(batch, of_batch)
+
+
+def _poll(project: Project, waiting: Sequence[Request]) -> dict[str, str]:
+    """Ask destinations how far they are with requests; returns the state of each."""
+    request_log, store = Requests(project.lake.store), project.lake.store
+    answers = {one.id: poll_destinations(project, one.destinations) for one in waiting}
+    answered = {one.id: _answered(answers[one.id], one) for one in waiting if answers[one.id] != one.destinations}
+    by_batch: dict[str, list[dict[str, Any]]] = {}
+    for one, written in stored_proofs(store, answered.values()).items():
+        places, scan, unreached = written["places"], written["scan"], written["not_reached"]
+        by_batch.setdefault(answered[one].batch, []).append(proof_of(answered[one], places, scan, unreached))
+    for batch, proofs in by_batch.items():
+        write_proofs(store, batch, proofs)  # first: a run that is killed in between polls again
+    request_log.update_all({one: partial(_answered, answers[one]) for one in answered})
+    return {one.id: str(answered.get(one.id, one).state) for one in waiting}
+
+
 def _erase(project: Project, batch: str, request_ids: Sequence[str], run_id: str) -> Erasure:
     store, request_log = project.lake.store, Requests(project.lake.store)
     journal = Journal(store, batch)
-    current = {one: request_log.get(one) for one in request_ids}
+    stored = request_log.some(request_ids)  # once more: one may have been withdrawn since
+    current = {one: of for one, of in stored.items() if of.state in (State.CONFIRMED, State.ERASING)}
     identifiers = {one: request.plan.identifiers if request.plan else () for one, request in current.items()}
     hashes = bury(store, identifiers, clock.now(), project.settings.privacy.key_bytes)
     blank_files(project, hashes)
     people = _people(project, batch, identifiers)
-    stored = {one: request.destinations for one, request in current.items()}
-    keys = keys_at_destinations(project, people, stored)
-    stones = {one: tuple(sorted(hashes[pair] for pair in identifiers[one])) for one in request_ids}
-    current = request_log.update_all(
-        {one: partial(_begun, batch=batch, tombstones=stones[one], destinations=keys[one]) for one in request_ids}
-    )
+    keys = keys_at_destinations(project, people, {one: request.destinations for one, request in current.items()})
+    current = {
+        one: begun(request, batch, sorted(hashes[pair] for pair in identifiers[one]), keys[one])
+        for one, request in current.items()
+    }
+    request_log.begin(batch, current)
     unsettled = forget_in_ledgers(project, people, keys, journal, run_id)
     walk = _walked(LakeWalk(project, people, journal))
     unsettled |= walk.unsettled
     unreached = publish_again(project, journal)
     entries = journal.entries()
     tally, scan = tallies(entries), _scan(project, walk)
-    answers = {} if unsettled else ask_destinations(project, keys, identifiers)
-    for one, request in current.items():
-        places = {place: asdict(of) for place, of in tally.get(one, {}).items()}
-        answered = _answered(answers[one], request) if one in answers else request
-        # before the request is closed: a run that is killed in between goes on with it, and writes the same
-        _write_proof(store, proof_of(answered, places, scan, unreached))
-    current |= request_log.update_all({one: partial(_answered, answers[one]) for one in answers})
-    if not any(request.state is State.ERASING for request in current.values()):
-        store.delete(_profiles_key(batch))
+    if not unsettled:
+        answers = ask_destinations(project, keys, identifiers)
+        current = {one: _answered(answers[one], request) for one, request in current.items()}
+    places = {one: {place: asdict(of) for place, of in tally.get(one, {}).items()} for one in current}
+    # before requests are closed: a run that is killed in between goes on with them, and writes the same
+    write_proofs(store, batch, [proof_of(request, places[one], scan, unreached) for one, request in current.items()])
+    if not unsettled:
+        request_log.write_ended(current.values())
+        if not any(request.state is State.ERASING for request in current.values()):
+            store.delete(_profiles_key(batch))
+        request_log.forget_begun(batch, current)
     return Erasure(
         {one: str(request.state) for one, request in current.items()},
         sum(sum(entry.rows.values()) for entry in entries),
@@ -272,17 +299,6 @@ def _answered(answers: Mapping[str, Mapping[str, Any]], request: Request) -> Req
     if states & {TO_ASK, FAILED} and request.state is State.ERASING:
         return answered
     return closed(answered, State.WAITING if PENDING in states else State.COMPLETE)
-
-
-def _write_polled(project: Project, request: Request) -> None:
-    """Write the proof anew with what destinations say now; the rest of it stays."""
-    written = proof(project, request.id)
-    places, scan, unreached = written["places"], written["scan"], written["not_reached"]
-    _write_proof(project.lake.store, proof_of(request, places, scan, unreached))
-
-
-def _begun(request: Request, **facts: Any) -> Request:
-    return replace(request, state=State.ERASING, **facts)
 
 
 def _people(project: Project, batch: str, identifiers: Mapping[str, Sequence[Pair]]) -> People:
@@ -322,14 +338,5 @@ def proof(project: Project, request_id: str) -> dict[str, Any]:
 
     Raises MissingInputError if no run has erased it yet.
     """
-    Requests(project.lake.store).get(request_id)
-    try:
-        data = project.lake.store.read(f"{_PROOFS}/{request_id}.json")
-    except FileNotFoundError:
-        raise MissingInputError(f"request {request_id} has no proof yet: `heap-assets erase run` erases") from None
-    document: dict[str, Any] = json.loads(data)
-    return document
-
-
-def _write_proof(store: Store, document: Mapping[str, Any]) -> None:
-    store.write(f"{_PROOFS}/{document['request']}.json", json.dumps(document, indent=1).encode())
+    request = Requests(project.lake.store).get(request_id)
+    return stored_proofs(project.lake.store, [request])[request_id]

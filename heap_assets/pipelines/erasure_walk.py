@@ -134,11 +134,8 @@ class LakeWalk:
         rewrite_part(self.project.landing, landed, erased.frame.collect(engine="streaming"), new)
         walk.rewritten += 1
 
-    def _erased(self, info: ObjectInfo, shape: Shape, walk: Walk, *, search_text: bool = True) -> Erased | None:
-        """Return a stored table without the people; None, and the walk has it as clean, if nothing of it has to go.
-
-        `search_text`: as of :meth:`Eraser.erased`; what is left of a row that goes is searched in any case.
-        """
+    def _erased(self, info: ObjectInfo, shape: Shape, walk: Walk) -> Erased | None:
+        """Return a stored table without the people; None, and the walk has it as clean, if nothing of it has to go."""
         may_hold = self.indexes.may_hold(info, shape, self.words)
         if may_hold is False:
             walk.clean[info.key] = info.etag
@@ -149,11 +146,10 @@ class LakeWalk:
             if may_hold or self.eraser.file_touches(content, shape):
                 rows = pl.read_parquet(io.BytesIO(content))
         elif self.eraser.touches(stored := self.store.scan_stored(info.key), shape):
-            rows, search_text = stored, True
-        for searched in (search_text, True):
-            erased = None if rows is None else self.eraser.erased(rows, shape, search_text=searched)
-            if erased is not None and (erased.rows or erased.cells):
-                return erased
+            rows = stored
+        erased = None if rows is None else self.eraser.erased(rows, shape)
+        if erased is not None and (erased.rows or erased.cells):
+            return erased
         walk.clean[info.key] = info.etag
         return None
 
@@ -172,31 +168,20 @@ class LakeWalk:
 
     def _rows(self, info: ObjectInfo, place: Place, walk: Walk) -> None:
         key, shape, current = info.key, self.shapes.of(info.key), self.store.head(info.key)
-        search_text = False
         for _ in range(_MOST_ATTEMPTS):
-            if current is None:
+            erased = None if current is None else self._erased(current, shape, walk)
+            if current is None or erased is None:
                 return
-            is_small = current.size < IN_MEMORY
-            erased = self._erased(current, shape, walk, search_text=search_text or not is_small)
-            if erased is None:
-                return
-            content, is_clean = b"", False
-            if is_small:  # searched before it is on disk: a killed run must leave nothing there that holds the people
-                content = to_parquet(erased.frame, self._metadata(key), compression_level=FAST, engine="streaming")
-                is_clean = not self.eraser.file_touches(content, shape)
-                if not (is_clean or search_text):  # text of others names them: rare, and looked for only now
-                    search_text = True
-                    continue
             with self.store.staging(key) as path:
-                if is_small:
-                    path.write_bytes(content)
+                if current.size < IN_MEMORY:
+                    path.write_bytes(to_parquet(erased.frame.collect(), self._metadata(key), compression_level=FAST))
                 else:
                     write_parquet(path, erased.frame, self._metadata(key))
                 etag = self.store.etag_of(path)
                 self.journal.add(Entry(key, current.etag, place.name, erased.rows, erased.cells))
                 if self.store.replace(key, path, current):
                     walk.rewritten += 1
-                    if is_clean and etag:  # what was just searched is what stands there now
+                    if erased.is_clean and etag:  # the rows that were searched are those that stand there now
                         walk.clean[key] = etag
                     return
             current = self.store.head(key)

@@ -22,7 +22,7 @@ from heap_assets.privacy.masking import (
 from heap_assets.privacy.people import Left, Named, Pair, People, Plan, people_of, plans, spelled
 from heap_assets.privacy.places import ELSEWHERE, PLACES, UNREGISTERED, Place, place_of, unregistered
 from heap_assets.privacy.proof import proof_of, proof_page
-from heap_assets.privacy.requests import OPEN, Request, Requests, State, closed, new_id, planned
+from heap_assets.privacy.requests import OPEN, Request, Requests, State, begun, closed, new_id, planned
 from heap_assets.privacy.rows import Erased, Eraser, Shape
 from heap_assets.privacy.texts import BLANKED, Texts
 from heap_assets.privacy.tombstones import (
@@ -71,6 +71,7 @@ __all__ = [
     "TombstoneReader",
     "Tombstones",
     "ValueIndexes",
+    "begun",
     "bury",
     "closed",
     "consent_column",

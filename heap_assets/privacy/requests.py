@@ -1,6 +1,7 @@
 """Requests of erasure: `_privacy/requests/<id>.json`, from the first word to the last answer of a destination.
 
-A request holds identifiers as they are until everything is done; then hashes stand in their place.
+A request holds identifiers as they are until everything is done; then hashes stand in their place. That a run has begun
+is said of all its requests by one object, `_privacy/begun/<batch>.json`, until each has got its end.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -19,6 +20,7 @@ from heap_assets.privacy.people import Left, Named, Pair, Plan
 from heap_assets.storage import Store, side_by_side, state_keys
 
 ROOT: Final = f"{state_keys.PRIVACY}/requests"
+BEGUN: Final = f"{state_keys.PRIVACY}/begun"
 
 
 class State(StrEnum):
@@ -39,6 +41,8 @@ class State(StrEnum):
 
 
 OPEN: Final = (State.REQUESTED, State.CONFIRMED, State.ERASING, State.WAITING)
+_FACTS: Final = ("tombstones", "destinations")
+_OF_RUNS: Final = (State.CONFIRMED, State.ERASING)
 
 
 @dataclass(frozen=True)
@@ -100,18 +104,19 @@ class Requests:
 
     def get(self, request_id: str) -> Request:
         """Return a request; MissingInputError if there is none."""
-        try:
-            return self._parsed(_key(request_id), self.store.read(_key(request_id)))
-        except FileNotFoundError:
-            raise MissingInputError(
-                f"there is no request {request_id!r}: `heap-assets erase list` shows them"
-            ) from None
+        return self._as_begun([self._stored(request_id)])[0]
+
+    def some(self, request_ids: Iterable[str]) -> dict[str, Request]:
+        """Return several requests by their ids, as :meth:`get` does one."""
+        ids = list(request_ids)
+        stored = self._as_begun(list(side_by_side(self.store, self._stored, ids)))
+        return dict(zip(ids, stored, strict=True))
 
     def all(self) -> list[Request]:
         """Return all requests, the oldest first."""
         keys = [info.key for info in self.store.list(ROOT)]
         stored = side_by_side(self.store, self.store.read, keys)
-        requests = [self._parsed(*one) for one in zip(keys, stored, strict=True)]
+        requests = self._as_begun([self._parsed(*one) for one in zip(keys, stored, strict=True)])
         return sorted(requests, key=lambda one: (one.requested_at, one.id))
 
     def update_all(self, changes: Mapping[str, Callable[[Request], Request]]) -> dict[str, Request]:
@@ -123,14 +128,65 @@ class Requests:
         """Change a request, with nobody else's change in between; returns it."""
         changed: list[Request] = []
 
-        def rewritten(data: bytes | None) -> bytes:
+        def rewritten(data: bytes | None) -> bytes | None:
             if data is None:
-                raise MissingInputError(f"there is no request {request_id!r}: `heap-assets erase list` shows them")
-            changed.append(change(self._parsed(_key(request_id), data)))
-            return _written(changed[-1])
+                raise _missing(request_id)
+            stored = self._as_begun([self._parsed(_key(request_id), data)])[0]
+            changed.append(change(stored))
+            return None if changed[-1] == stored else _written(changed[-1])
 
         self.store.update(_key(request_id), rewritten)
         return changed[-1]
+
+    def begin(self, batch: str, requests: Mapping[str, Request]) -> None:
+        """Say that a run has begun with requests, in the state in which they are given: one write for all of them."""
+        facts = {one: {name: getattr(request, name) for name in _FACTS} for one, request in requests.items()}
+        self.store.update(_begun_key(batch), lambda data: _as_json({**(json.loads(data) if data else {}), **facts}))
+
+    def write_ended(self, requests: Iterable[Request]) -> None:
+        """Write what has become of requests with which a run had begun.
+
+        Nobody but a run writes requests that are being erased: they are replaced without being read.
+        """
+        list(side_by_side(self.store, lambda one: self.store.write(_key(one.id), _written(one)), list(requests)))
+
+    def forget_begun(self, batch: str, request_ids: Iterable[str]) -> None:
+        """Take back what :meth:`begin` said of requests: they say themselves what has become of them."""
+        left = {one: facts for one, facts in self.batches().get(batch, {}).items() if one not in set(request_ids)}
+        if left:
+            self.store.write(_begun_key(batch), _as_json(left))
+        else:
+            self.store.delete(_begun_key(batch))
+
+    def batches(self) -> dict[str, Mapping[str, Mapping[str, Any]]]:
+        """Return the requests of each run that has not ended, with what it found out about them."""
+        begun = {}
+        for info in self.store.list(BEGUN):
+            try:
+                begun[info.key.rpartition("/")[2].removesuffix(".json")] = json.loads(self.store.read(info.key))
+            except FileNotFoundError:  # it has just ended
+                continue
+            except ValueError as error:
+                raise DamagedFileError(
+                    f"{self.store.uri(info.key)} is damaged ({type(error).__name__}): restore it from a backup; "
+                    "without it destinations are not asked to delete what they got of its people"
+                ) from error
+        return begun
+
+    def _as_begun(self, requests: list[Request]) -> list[Request]:
+        """Return requests as a run has left them that has begun: each by itself still says that it is confirmed."""
+        if not any(one.state in _OF_RUNS for one in requests):
+            return requests
+        of_run = {one: (batch, facts) for batch, facts_of in self.batches().items() for one, facts in facts_of.items()}
+        return [
+            _as_of_run(one, *of_run[one.id]) if one.state in _OF_RUNS and one.id in of_run else one for one in requests
+        ]
+
+    def _stored(self, request_id: str) -> Request:
+        try:
+            return self._parsed(_key(request_id), self.store.read(_key(request_id)))
+        except FileNotFoundError:
+            raise _missing(request_id) from None
 
     def _parsed(self, key: str, data: bytes) -> Request:
         try:
@@ -166,10 +222,30 @@ def closed(request: Request, state: State) -> Request:
     return replace(request, state=state, named=Named((), ()), plan=emptied)
 
 
+def begun(request: Request, batch: str, tombstones: Iterable[str], destinations: Mapping[str, Any]) -> Request:
+    """Return a request that a run erases from now on."""
+    return replace(
+        request, state=State.ERASING, batch=batch, tombstones=tuple(tombstones), destinations=dict(destinations)
+    )
+
+
+def _as_of_run(request: Request, batch: str, facts: Mapping[str, Any]) -> Request:
+    """Return a request as a run has begun with it; what it says itself of a destination is an answer, and newer."""
+    return begun(request, batch, facts["tombstones"], {**facts["destinations"], **request.destinations})
+
+
+def _missing(request_id: str) -> MissingInputError:
+    return MissingInputError(f"there is no request {request_id!r}: `heap-assets erase list` shows them")
+
+
 def _key(request_id: str) -> str:
     if not request_id or not all(letter.isalnum() or letter in "-_" for letter in request_id):
-        raise MissingInputError(f"there is no request {request_id!r}: `heap-assets erase list` shows them")
+        raise _missing(request_id)
     return f"{ROOT}/{request_id}.json"
+
+
+def _begun_key(batch: str) -> str:
+    return f"{BEGUN}/{batch}.json"
 
 
 def _written(request: Request) -> bytes:
@@ -180,6 +256,10 @@ def _written(request: Request) -> bytes:
         document["plan"] = {"identifiers": plan.identifiers, "left": left, "days": plan.days}
     for name in ("requested_at", "confirmed_at"):
         document[name] = document[name].isoformat() if document[name] else None
+    return _as_json(document)
+
+
+def _as_json(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 

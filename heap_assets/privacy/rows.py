@@ -82,11 +82,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Erased:
-    """A table without people: its rows, and how many rows and cells went, by request."""
+    """A table without people: its rows, and how many rows and cells went, by request.
+
+    `is_clean`: the rows were searched as they stand in `frame`, and hold nothing of the people.
+    """
 
     frame: pl.LazyFrame
     rows: Mapping[str, int]
     cells: Mapping[str, int]
+    is_clean: bool = False
 
 
 class Eraser:
@@ -141,11 +145,8 @@ class Eraser:
     def _text_columns(self, schema: pl.Schema) -> list[tuple[str, pl.DataType]]:
         return [(name, dtype) for name, dtype in schema.items() if has_text(dtype)] if self.texts.requests else []
 
-    def erased(self, rows: pl.LazyFrame | pl.DataFrame, shape: Shape, *, search_text: bool = True) -> Erased:
-        """Return the table without the people, columns and their order as they are; a lazy frame is streamed.
-
-        `search_text`: also blank their values in the text of others.
-        """
+    def erased(self, rows: pl.LazyFrame | pl.DataFrame, shape: Shape) -> Erased:
+        """Return the table without the people, columns and their order as they are; a lazy frame is streamed."""
         small = isinstance(rows, pl.DataFrame)
         schema, engine = rows.collect_schema(), _engine(small=small)
         raws, cells = self._cells_of(schema, shape)
@@ -161,18 +162,18 @@ class Eraser:
         removed = counted.collect(engine=engine).sort("request")
         rows_by_request = {str(request): int(count) for request, count in removed.iter_rows()}
         others_rows = marked.filter(~owned_rows) if rows_by_request else marked
-        names = [name for name, _ in self._text_columns(schema)] if search_text else []
+        names = [name for name, _ in self._text_columns(schema)]
         texts = self.texts
         if small:
             frame = others_rows.collect()
             others_rows = frame.lazy()
             texts = texts.within(as_text(frame, name, schema[name]) for name in names)
         names = names if texts.requests else []
-        tests = [cell.hit for cell in cells if cell.blanks and not cell.is_never]
+        tests = [cell.hit for cell in _left_to_others(cells) if cell.blanks and not cell.is_never]
         tests += [_may_hold(texts, name, schema[name]) for name in names]
         naming = others_rows.filter(pl.any_horizontal(tests)).collect(engine=engine) if tests else None
         if naming is None or naming.is_empty():
-            return Erased(others_rows.select(*schema), rows_by_request, {})
+            return Erased(others_rows.select(*schema), rows_by_request, {}, is_clean=small)
         cell_counts = self._cells(naming, cells, texts if names else Texts({}), schema)
         blanked = others_rows.with_columns(_without_hits(cells, schema)).with_columns(
             _without_texts(texts, name, schema[name]) for name in names
@@ -355,6 +356,12 @@ def _is_theirs(cells: Sequence[Cell]) -> pl.Expr:
     owning = [pl.when(cell.present).then(cell.hit) for cell in cells if not cell.removes]
     owned = pl.coalesce(*owning, pl.lit(value=False)) if owning else pl.lit(value=False)
     return pl.any_horizontal(owned, *removing).fill_null(value=False)
+
+
+def _left_to_others(cells: Sequence[Cell]) -> Sequence[Cell]:
+    """Return the identifiers that may still be the people's in rows of others: the first of a row says whose it is."""
+    first = next((number for number, cell in enumerate(cells) if not cell.removes), None)
+    return [cell for number, cell in enumerate(cells) if number != first]
 
 
 def _without_hits(cells: Sequence[Cell], schema: pl.Schema) -> list[pl.Expr]:

@@ -108,6 +108,9 @@ class Texts:
         letters = np.frombuffer(data, dtype=np.uint8)
         return any((letters == ord(sign)).any() for sign in self._signs)
 
+    def _with_sign(self, rows: pl.Series) -> pl.Series:
+        return rows if self._signs is None else rows.filter(rows.str.contains(f"[{self._signs}]"))
+
     @cached_property
     def _signs(self) -> str | None:
         """Characters of which each spelling has one, such as that of addresses; None if there are no such."""
@@ -125,7 +128,12 @@ class Texts:
         for column in columns:
             for start in range(0, len(column), _ROWS_AT_ONCE):
                 rows = column.slice(start, _ROWS_AT_ONCE)
-                if len(self.requests) > _FEW or self._matches(rows.str.join("\n")):
+                in_a_row = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+                if not self._has_sign(in_a_row):
+                    continue
+                if len(self.requests) > _FEW:
+                    tokens.append(tokens_of(self._with_sign(rows)))
+                elif self._matches(_in_a_row(in_a_row)):
                     tokens.append(tokens_of(rows))
         if len(tokens) == 1:
             return Texts({})

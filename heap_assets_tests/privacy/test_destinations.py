@@ -103,7 +103,7 @@ def test_a_destination_is_asked_and_polled_until_it_is_done(
         else:
             server.done = True  # type: ignore[attr-defined]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(erasure, "_write_proof", _full)
+            patch.setattr(erasure, "write_proofs", _full)
             with pytest.raises(OSError, match="full"):
                 erasure.run(world.project, "killed")
         assert Requests(world.lake.store).get(request).state is State.WAITING, "its proof is not written"
