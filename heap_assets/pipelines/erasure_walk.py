@@ -46,7 +46,7 @@ _AT_ONCE = 4
 """Files that are read at once: reading one alone does not keep all cores busy."""
 _MOST_ATTEMPTS = 20
 IN_MEMORY = 32 << 20
-"""Bytes of a file that is read whole; it has an index of its values, too."""
+"""Bytes of a file that is read whole."""
 
 
 @dataclass
@@ -145,8 +145,9 @@ class LakeWalk:
             content = self.store.read_stored(info.key)
             if may_hold or self.eraser.file_touches(content, shape):
                 rows = pl.read_parquet(io.BytesIO(content))
-        elif self.eraser.touches(stored := self.store.scan_stored(info.key), shape):
-            rows = stored
+        else:
+            stored = self.store.scan_stored(info.key)
+            rows = stored if may_hold or self.eraser.touches(stored, shape) else None
         erased = None if rows is None else self.eraser.erased(rows, shape)
         if erased is not None and (erased.rows or erased.cells):
             return erased
@@ -252,7 +253,7 @@ def indexed_files(store: Store, shapes: Shapes, indexes: ValueIndexes) -> dict[s
     """Return the files that an index is worth having of, with their shapes, by the key of the index."""
     files = {}
     for info in store.list():
-        if info.size < IN_MEMORY and info.key.endswith(".parquet") and place_of(info.key).how in ("rows", "landed"):
+        if info.key.endswith(".parquet") and place_of(info.key).how in ("rows", "landed"):
             shape = shapes.of(info.key)
             if not shape.set_aside:
                 files[indexes.name(info, shape)] = info, shape

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import BinaryIO
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,9 +22,9 @@ def decoded(table: pa.Table) -> pa.Table:
     return table
 
 
-def with_dictionaries(content: bytes) -> pq.ParquetFile:
-    """Open a Parquet file so that columns of text that have a dictionary are read as one."""
-    source = pa.BufferReader(content)
+def with_dictionaries(content: bytes | BinaryIO) -> pq.ParquetFile:
+    """Open a Parquet file, by its bytes or opened, so that columns of text that have a dictionary are read as one."""
+    source = pa.BufferReader(content) if isinstance(content, bytes) else content
     metadata = pq.read_metadata(source)
     encoded = []
     for number in range(metadata.num_columns if metadata.num_row_groups else 0):

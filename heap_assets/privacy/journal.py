@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -47,7 +47,9 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """Write an entry; one of the same object and version is the same."""
         name = hashlib.sha256(f"{entry.key}\x1f{entry.version}".encode()).hexdigest()[:32]
-        self.store.create(f"{self.root}/{name}.json", json.dumps(vars(entry), sort_keys=True).encode())
+        key = f"{self.root}/{name}.json"
+        if self.store.create(key, json.dumps(vars(entry), sort_keys=True).encode()):
+            self._read[key] = entry
 
     def entries(self) -> Sequence[Entry]:
         """Return all entries, by key and version."""
@@ -69,18 +71,14 @@ class Tally:
 
 def tallies(entries: Sequence[Entry]) -> dict[str, dict[str, Tally]]:
     """Return, for each request, its tally by place."""
-    objects: Counter[tuple[str, str]] = Counter()
-    rows: Counter[tuple[str, str]] = Counter()
-    cells: Counter[tuple[str, str]] = Counter()
+    objects, rows, cells = (defaultdict[str, Counter[str]](Counter) for _ in range(3))
     for entry in entries:
-        for request in {*entry.rows, *entry.cells}:
-            objects[request, entry.place] += 1
-        for request, count in entry.rows.items():
-            rows[request, entry.place] += count
-        for request, count in entry.cells.items():
-            cells[request, entry.place] += count
+        objects[entry.place].update({*entry.rows, *entry.cells})
+        rows[entry.place].update(entry.rows)
+        cells[entry.place].update(entry.cells)
     by_request: dict[str, dict[str, Tally]] = {}
-    for request, place in sorted(objects):
-        key = request, place
-        by_request.setdefault(request, {})[place] = Tally(objects[key], rows[key], cells[key])
+    for place in sorted(objects):
+        for request, count in objects[place].items():
+            tally = Tally(count, rows[place][request], cells[place][request])
+            by_request.setdefault(request, {})[place] = tally
     return by_request

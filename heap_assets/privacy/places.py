@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 from heap_assets import tables
@@ -102,6 +103,7 @@ ELSEWHERE: Final = {
 """Places outside the lake, and what a proof says of them."""
 
 
+@lru_cache(maxsize=1 << 16)  # an erasure lists the lake several times
 def place_of(key: str) -> Place:
     """Return the place of an object of the lake; :data:`UNREGISTERED` if there is none."""
     for place in PLACES:

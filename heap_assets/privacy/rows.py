@@ -150,24 +150,21 @@ class Eraser:
         small = isinstance(rows, pl.DataFrame)
         schema, engine = rows.collect_schema(), _engine(small=small)
         raws, cells = self._cells_of(schema, shape)
-        marked, owned_rows = rows.lazy().with_columns(raws), _is_theirs(cells)
+        marked, owned_rows = rows.with_columns(raws), _is_theirs(cells)
         if shape.set_aside:
             owned_rows = owned_rows | (self._first_request(shape) != "")
         if small:  # once for what follows
-            frame = marked.with_columns(owned_rows.alias(_IS_THEIRS)).collect()
-            marked, owned_rows = frame.lazy(), pl.col(_IS_THEIRS)
+            marked, owned_rows = marked.with_columns(owned_rows.alias(_IS_THEIRS)), pl.col(_IS_THEIRS)
         requests = [*(cell.request for cell in cells), self._first_request(shape), pl.lit("")]
         # as a column of the rows: of literals alone, `select` would make a row of none
-        counted = marked.filter(owned_rows).with_columns(request=pl.coalesce(*requests)).group_by("request").len()
-        removed = counted.collect(engine=engine).sort("request")
-        rows_by_request = {str(request): int(count) for request, count in removed.iter_rows()}
+        own = marked.filter(owned_rows).with_columns(request=pl.coalesce(*requests))
+        rows_by_request = _counted(own.select("request"))
         others_rows = marked.filter(~owned_rows) if rows_by_request else marked
         names = [name for name, _ in self._text_columns(schema)]
         texts = self.texts
-        if small:
-            frame = others_rows.collect()
-            others_rows = frame.lazy()
-            texts = texts.within(as_text(frame, name, schema[name]) for name in names)
+        if isinstance(others_rows, pl.DataFrame):
+            texts = texts.within([as_text(others_rows, name, schema[name]) for name in names])
+        others_rows = others_rows.lazy()
         names = names if texts.requests else []
         tests = [cell.hit for cell in _left_to_others(cells) if cell.blanks and not cell.is_never]
         tests += [_may_hold(texts, name, schema[name]) for name in names]
@@ -306,6 +303,13 @@ class Eraser:
         return dict(sorted(counts.items()))
 
 
+def _counted(requests: pl.LazyFrame | pl.DataFrame) -> dict[str, int]:
+    if isinstance(requests, pl.DataFrame):  # few: a query would take longer
+        return dict(sorted(Counter(requests["request"].to_list()).items()))
+    counted = requests.group_by("request").len().collect(engine="streaming").sort("request")
+    return {str(request): int(count) for request, count in counted.iter_rows()}
+
+
 def _engine(*, small: bool) -> Engine:
     return "in-memory" if small else "streaming"
 
@@ -323,7 +327,7 @@ def _expression(name: str, dtype: pl.DataType) -> pl.Expr:
 
 def as_text(frame: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Series:
     """Return a column as the text in which values are looked for: JSON of what is nested."""
-    return frame.select(_expression(name, dtype).alias(name)).to_series()
+    return frame[name] if dtype == pl.String else frame.select(_expression(name, dtype).alias(name)).to_series()
 
 
 def _may_hold(texts: Texts, name: str, dtype: pl.DataType) -> pl.Expr:

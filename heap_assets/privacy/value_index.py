@@ -1,7 +1,7 @@
 """An index of values beside each file: hashes of everything in it by which a person can be found, so that an erasure
 does not open the files that hold nothing of its people.
 
-`_privacy/index/<hash>.npz`, named by the file, its version, the columns that name people, and the key; what has
+`_privacy/index/<hash>.values`, named by the file, its version, the columns that name people, and the key; what has
 changed has no index, and is read. Hashes are cut so that about one of eight thousand other values meets one by chance:
 such a file is opened for nothing. An index never misses a value.
 """
@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
+import struct
 from collections.abc import Collection, Iterator
-from typing import Final
+from typing import BinaryIO, Final
+from zlib import crc32
 
 import numpy as np
 import polars as pl
@@ -32,12 +33,17 @@ from heap_assets.storage import ObjectInfo, Store, state_keys
 Words = NDArray[np.uint64]
 
 ROOT: Final = f"{state_keys.PRIVACY}/index"
-_VERSION: Final = 1
+_VERSION: Final = 2
+_HEAD: Final = struct.Struct("<4sII")
+_MAGIC: Final = b"hav2"
 _LAST_BITS: Final = 16
 _MOST: Final = 10_000
 """Values that are sought by indexes."""
 _FULL: Final = 3
 """Of a bucket: about eight hashes, of which one meets another value's by chance in eight thousand cases."""
+_MERGED_AT: Final = 1 << 22
+_MOST_OF_A_FILE: Final = 1 << 24
+"""Hashes; with more, memory for making an index would grow with the file: it says that it cannot tell."""
 _NUMBERS: Final = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
 
 
@@ -58,14 +64,14 @@ class ValueIndexes:
             for mapping in (shape.table.mappings if shape.table else ())
         ]
         of = json.dumps([_VERSION, self._key, info.key, info.etag, shape.table is not None, columns])
-        return f"{ROOT}/{hashlib.sha256(of.encode()).hexdigest()[:32]}.npz"
+        return f"{ROOT}/{hashlib.sha256(of.encode()).hexdigest()[:32]}.values"
 
     def has(self, name: str) -> bool:
         """Whether there is an index of this key."""
         return name in self._present
 
     def may_hold(self, info: ObjectInfo, shape: Shape, words: Words | None) -> bool | None:
-        """Return whether a file may hold one of the values, None if it has no index; `words`: of the people.
+        """Return whether a file may hold one of the values, None if no index tells; `words`: of the people.
 
         Raises DamagedFileError if its index is not what was written.
         """
@@ -73,10 +79,10 @@ class ValueIndexes:
         if words is None or shape.set_aside or name not in self._present:
             return None
         try:
-            with np.load(io.BytesIO(self.store.read(name))) as arrays:  # each is checked by its CRC
-                return _any_in(words, arrays["starts"], arrays["rests"])
-        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+            buckets = _unpacked(self.store.read(name))
+        except (ValueError, struct.error) as error:
             raise DamagedFileError(f"{self.store.uri(name)} is damaged ({type(error).__name__}): delete it") from error
+        return _any_in(words, *buckets) if buckets else None
 
     def words_of_people(self, people: People, texts: Texts) -> Words | None:
         """Return the hashes of all that a file can hold of people.
@@ -94,14 +100,19 @@ class ValueIndexes:
         canonical = numbers.filter((numbers.cast(pl.String) == values).fill_null(value=False))
         return np.unique(np.concatenate([self._texts(pl.concat([values, anchors])), self._numbers(canonical)]))
 
-    def write(self, info: ObjectInfo, shape: Shape, content: bytes) -> None:
-        """Index a file, whose bytes are `content`."""
-        words = np.concatenate([np.empty(0, np.uint64), *self._words_in(content, shape)])
-        file = io.BytesIO()
-        starts, rests = _sorted_into_buckets(words)
-        np.savez(file, starts=starts, rests=rests)
+    def write(self, info: ObjectInfo, shape: Shape, source: bytes | BinaryIO) -> None:
+        """Index a file: its bytes, or the open file if it is large."""
+        merged, parts, size = np.empty(0, np.uint64), list[Words](), 0
+        for part in self._words_in(source, shape):
+            parts.append(part)
+            size += part.size
+            if size > _MERGED_AT:
+                merged, parts, size = _unique([merged, *parts]), [], 0
+            if merged.size > _MOST_OF_A_FILE:
+                break
+        merged = _unique([merged, *parts])
         name = self.name(info, shape)
-        self.store.write(name, file.getvalue())
+        self.store.write(name, _packed(*_sorted_into_buckets(merged)) if merged.size <= _MOST_OF_A_FILE else _packed())
         self._present.add(name)
 
     def prune(self, current: Collection[str]) -> int:
@@ -112,9 +123,10 @@ class ValueIndexes:
         self._present -= old
         return len(old)
 
-    def _words_in(self, content: bytes, shape: Shape) -> Iterator[Words]:
+    def _words_in(self, source: bytes | BinaryIO, shape: Shape) -> Iterator[Words]:
         """Yield the hashes of a file by its row groups: columns that name people whole, and telling tokens of text."""
-        file, schema = with_dictionaries(content), pl.Schema(pl.read_parquet_schema(io.BytesIO(content)))
+        schema = pl.Schema(pl.read_parquet_schema(io.BytesIO(source) if isinstance(source, bytes) else source))
+        file = with_dictionaries(source)
         columns = mapped_columns(shape.table, self.rules, schema, shape.owner) if shape.table else []
         own = [name for name in (*(value for _, value in PAIRS), *PROFILE_COLUMNS) if name in schema]
         numbers = [one.label for one in columns if not one.many and schema.get(one.label) in _NUMBERS]
@@ -148,6 +160,28 @@ class ValueIndexes:
     def _numbers(self, numbers: pl.Series) -> Words:
         values = numbers.drop_nulls().cast(pl.Int64).to_numpy().view(np.uint64)
         return siphash_words(values, self._words[2:])
+
+
+def _unique(parts: list[Words]) -> Words:
+    return pl.Series(np.concatenate(parts)).unique().to_numpy()
+
+
+def _packed(starts: NDArray[np.uint32] | None = None, rests: NDArray[np.uint16] | None = None) -> bytes:
+    """Return the bytes of an index; without buckets of one that cannot tell."""
+    if starts is None or rests is None:
+        return _HEAD.pack(_MAGIC, 0, 0)
+    data = starts.astype("<u4").tobytes() + rests.astype("<u2").tobytes()
+    return _HEAD.pack(_MAGIC, starts.size, crc32(data)) + data
+
+
+def _unpacked(content: bytes) -> tuple[NDArray[np.uint32], NDArray[np.uint16]] | None:
+    magic, size, checksum = _HEAD.unpack_from(content)
+    data = memoryview(content)[_HEAD.size :]
+    if magic != _MAGIC or crc32(data) != checksum:
+        raise ValueError("its checksum is that of other bytes")
+    if not size:
+        return None
+    return np.frombuffer(data, "<u4", size), np.frombuffer(data, "<u2", offset=4 * size)
 
 
 def _sorted_into_buckets(words: Words) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from heap_assets.errors import DamagedFileError
 from heap_assets.identity import ColumnMapping, IdentifierRule, Rules, SourceTable
-from heap_assets.pipelines import erasure
+from heap_assets.pipelines import erasure, erasure_index, erasure_walk
 from heap_assets.pipelines.erasure_index import index_values
-from heap_assets.privacy import Eraser, People, Shape, ValueIndexes
+from heap_assets.privacy import Eraser, People, Shape, ValueIndexes, value_index
 from heap_assets.storage import Store
 from heap_assets_tests.pipelines.delivery_world import DAY, World
 from heap_assets_tests.privacy.canary import BOB, CANARIES, ZOE, copied, places_of
@@ -116,6 +116,29 @@ def test_an_erasure_by_the_index_opens_few_files_and_has_the_same_proof(
     stale = [info.key for info in world.lake.store.list("_privacy/index")]
     index_values(world.project)
     assert set(stale) <= {info.key for info in world.lake.store.list("_privacy/index")}, "none of an old version"
+
+
+@pytest.mark.parametrize("most", [1 << 24, 0])
+def test_a_large_file_is_indexed_by_its_row_groups_unless_it_has_too_many_values(
+    canary_base: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    world = copied(canary_base, tmp_path / "world")
+    whole = index_values(world.project)
+    made = {info.key: world.lake.store.read(info.key) for info in world.lake.store.list("_privacy/index")}
+    for key in made:
+        world.lake.store.delete(key)
+    for module in (erasure_index, erasure_walk):
+        monkeypatch.setattr(module, "IN_MEMORY", 0)
+    monkeypatch.setattr(value_index, "_MERGED_AT", 1)
+    monkeypatch.setattr(value_index, "_MOST_OF_A_FILE", most)
+    assert index_values(world.project) == whole
+    again = {info.key: world.lake.store.read(info.key) for info in world.lake.store.list("_privacy/index")}
+    assert (again == made) is (most > 0)
+    request = erasure.request_erasure(world.project, [("email", ZOE)])
+    erasure.confirm(world.project, request.id, "dpo")
+    erasure.run(world.project, "run")
+    assert places_of(world.folder / "lake", *CANARIES) == {}
+    assert BOB in places_of(world.folder / "lake", BOB)
 
 
 def test_a_file_that_has_changed_since_is_read_and_a_damaged_index_is_told(canary_base: World, tmp_path: Path) -> None:
