@@ -10,6 +10,8 @@ from heap_assets.analytics.dialects import Statement
 from heap_assets.analytics.query import ALL_EVENTS, IN_ORDER, IN_WINDOW, ROWS_BEFORE, Query, share
 from heap_assets.values import sql_identifier
 
+_PASSED = "EPOCH_US(time) - EPOCH_US(start)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Funnel(Query):
@@ -40,57 +42,76 @@ class Funnel(Query):
     def body(self) -> tuple[str, dict[str, Any]]:
         unit = "profile_id, session_id" if self.per == "session" else "profile_id"
         has_unit = " AND session_id IS NOT NULL" if self.per == "session" else ""
-        count = len(self.steps)
-        parameters: dict[str, Any] = {f"step_{i + 1}": step for i, step in enumerate(self.steps)}
-        is_step = [f"event_type = $step_{i + 1}" for i in range(count)]
-        rows = (
-            f"SELECT {unit}, time, event_id, event_type, CASE WHEN {is_step[0]} THEN time END AS start_1 FROM events "
-            f"WHERE {IN_WINDOW}{has_unit} AND ({' OR '.join(is_step)})"
-        )
-        within = ""
+        numbers = range(1, len(self.steps) + 1)
+        parameters: dict[str, Any] = {f"step_{i}": step for i, step in zip(numbers, self.steps, strict=True)}
+        rows = [f"events WHERE event_type = $step_{i} AND {IN_WINDOW}{has_unit}" for i in numbers]
         if self.ordered:
-            for i in range(1, count):
-                window = f"PARTITION BY {unit} ORDER BY {IN_ORDER} {ROWS_BEFORE}"
-                start = f"CASE WHEN {is_step[i]} THEN MAX(start_{i}) OVER ({window}) END AS start_{i + 1}"
-                rows = f"SELECT *, {start} FROM ({rows}) AS r{i}"
+            within = ""
             if self.span_hours is not None:
                 parameters["span"] = int(self.span_hours * 3_600_000_000)
-                within = " AND EPOCH_US(time) - EPOCH_US(start_{0}) <= $span"
-            reached = [f"start_{i + 1} IS NOT NULL{within.format(i + 1)}" for i in range(count)]
-            seconds = [
-                f"MIN(CASE WHEN {reached[i]} THEN (EPOCH_US(time) - EPOCH_US(start_{i + 1})) / 1000000.0 END)"
-                for i in range(count)
-            ]
+                within = f" AND {_PASSED} <= $span"
+            tables, reached = _in_order(unit, rows, within)
         else:
-            reached = is_step
-            first = f"MIN(CASE WHEN {is_step[0]} THEN EPOCH_US(time) END)"
-            seconds = [
-                f"(MIN(CASE WHEN {reached[i]} THEN EPOCH_US(time) END) - {first}) / 1000000.0" for i in range(count)
-            ]
-        flags = ", ".join(
-            f"MAX(CASE WHEN {reached[i]} THEN 1 ELSE 0 END) AS reached_{i + 1}, {seconds[i]} AS seconds_{i + 1}"
-            for i in range(count)
-        )
+            tables, reached = [], _in_any_order(unit, rows)
         segment = f"CAST(p.{sql_identifier(self.by)} AS VARCHAR)" if self.by else "'everyone'"
-        joined = " JOIN people AS p ON p.profile_id = g.profile_id" if self.by else ""
-        grouped = f"SELECT {unit}, {flags} FROM ({rows}) AS e GROUP BY {unit}"
+        joined = " JOIN people AS p ON p.profile_id = r.profile_id" if self.by else ""
         sums = ", ".join(
-            f"CAST(SUM(g.reached_{i + 1}) AS BIGINT) AS reached_{i + 1}, "
-            f"AVG(CASE WHEN g.reached_{i + 1} = 1 THEN g.seconds_{i + 1} END) AS seconds_{i + 1}"
-            for i in range(count)
+            f"CAST(SUM(CASE WHEN r.step = {i} THEN 1 ELSE 0 END) AS BIGINT) AS reached_{i}, "
+            f"AVG(CASE WHEN r.step = {i} THEN r.seconds END) AS seconds_{i}"
+            for i in numbers
         )
+        tables.append(f"sums AS (SELECT {segment} AS segment, {sums} FROM ({reached}) AS r{joined} GROUP BY 1)")
         selects = [
-            f"SELECT segment, {i + 1} AS step, $step_{i + 1} AS event, reached_{i + 1} AS reached, "
-            f"{share(f'reached_{i + 1}', 'reached_1')} AS percent_of_first, "
-            f"{share(f'reached_{i + 1}', f'reached_{max(i, 1)}')} AS percent_of_previous, "
-            f"ROUND(seconds_{i + 1}, 3) AS seconds_from_first FROM sums"
-            for i in range(count)
+            f"SELECT segment, {i} AS step, $step_{i} AS event, reached_{i} AS reached, "
+            f"{share(f'reached_{i}', 'reached_1')} AS percent_of_first, "
+            f"{share(f'reached_{i}', f'reached_{max(i - 1, 1)}')} AS percent_of_previous, "
+            f"ROUND(seconds_{i}, 3) AS seconds_from_first FROM sums"
+            for i in numbers
         ]
         return (
-            f"WITH sums AS (SELECT {segment} AS segment, {sums} FROM ({grouped}) AS g{joined} "
-            f"WHERE g.reached_1 = 1 GROUP BY 1) "
-            f"SELECT * FROM ({' UNION ALL '.join(selects)}) AS f ORDER BY segment NULLS FIRST, step"
+            f"WITH {', '.join(tables)} SELECT * FROM ({' UNION ALL '.join(selects)}) AS f "
+            "ORDER BY segment NULLS FIRST, step"
         ), parameters
+
+
+def _in_order(unit: str, rows: list[str], within: str) -> tuple[list[str], str]:
+    """Return tables of who came to each step, with the start of the latest chain that leads there, and their union.
+
+    A step is sought among the rows that ended a chain of the step before it, and its own: few of a funnel's rows are
+    sorted as often as it has steps.
+    """
+    window = f"PARTITION BY {unit} ORDER BY {IN_ORDER}, is_next DESC {ROWS_BEFORE}"
+    columns = f"{unit}, time, event_id, event_type"
+    tables = [f"chains_1 AS (SELECT {columns}, time AS start FROM {rows[0]})"]
+    for i, of_step in enumerate(rows[1:], start=2):
+        tables.append(
+            f"chains_{i} AS (SELECT {columns}, start FROM ("
+            f"SELECT {columns}, is_next, MAX(start) OVER ({window}) AS start FROM ("
+            f"SELECT {columns}, start, 0 AS is_next FROM chains_{i - 1} UNION ALL "
+            f"SELECT {columns}, CAST(NULL AS TIMESTAMPTZ) AS start, 1 AS is_next FROM {of_step}) AS u{i}) AS s{i} "
+            f"WHERE is_next = 1 AND start IS NOT NULL{within})"
+        )
+    return tables, " UNION ALL ".join(
+        f"SELECT {unit}, {i} AS step, MIN({_PASSED}) / 1000000.0 AS seconds FROM chains_{i} GROUP BY {unit}"
+        for i in range(1, len(rows) + 1)
+    )
+
+
+def _in_any_order(unit: str, rows: list[str]) -> str:
+    """Return who came to each step, of those who came to the first."""
+    steps = " UNION ALL ".join(
+        f"SELECT {unit}, {i} AS step, MIN(EPOCH_US(time)) AS at FROM {of_step} GROUP BY {unit}"
+        for i, of_step in enumerate(rows, start=1)
+    )
+    first = f"MIN(CASE WHEN step = 1 THEN at END) OVER (PARTITION BY {unit})"
+    return (
+        f"SELECT {unit}, step, (at - first_at) / 1000000.0 AS seconds "
+        f"FROM (SELECT *, {first} AS first_at FROM ({steps}) AS u) AS s WHERE first_at IS NOT NULL"
+    )
+
+
+_SHORT = 32
+"""Events of a path up to which each is a column."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,36 +135,51 @@ class Paths(Query):
 
     def body(self) -> tuple[str, dict[str, Any]]:
         unit = "profile_id, session_id" if self.per == "session" else "profile_id"
-        has_unit = " AND session_id IS NOT NULL" if self.per == "session" else ""
+        rows = f"events WHERE {IN_WINDOW}{' AND session_id IS NOT NULL' if self.per == 'session' else ''}"
+        window = f"PARTITION BY {unit} ORDER BY {IN_ORDER}"
+        paths = self._short(rows, window) if self.longest <= _SHORT else self._long(rows, window, unit)
         return (
             f"""
             SELECT path, frequency, {share("frequency", "paths")} AS percent
             FROM (
                 SELECT path, COUNT(*) AS frequency, SUM(COUNT(*)) OVER () AS paths,
                     ROW_NUMBER() OVER (ORDER BY COUNT(*) DESC, path NULLS FIRST) AS place
-                FROM (
-                    SELECT {unit}, goals_left, STRING_AGG(event_type, ' > ' ORDER BY place NULLS FIRST) AS path
-                    FROM (
-                        SELECT *, MAX(place) OVER (PARTITION BY {unit}, goals_left) AS place_of_goal
-                        FROM (
-                            SELECT {unit}, event_type,
-                                ROW_NUMBER() OVER (PARTITION BY {unit} ORDER BY {IN_ORDER}) AS place,
-                                SUM(CASE WHEN event_type = $goal THEN 1 ELSE 0 END) OVER (
-                                    PARTITION BY {unit} ORDER BY {IN_ORDER}
-                                    ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
-                                ) AS goals_left
-                            FROM events WHERE {IN_WINDOW}{has_unit}
-                        ) AS numbered
-                        WHERE goals_left > 0
-                    ) AS parts
-                    WHERE place > place_of_goal - $longest GROUP BY {unit}, goals_left
-                ) AS ways
+                FROM ({paths}) AS ways
                 GROUP BY path
             ) AS counted
             WHERE place <= $top ORDER BY place
             """,
-            {"goal": self.goal, "top": self.top, "longest": self.longest},
+            {"goal": self.goal, "top": self.top},
         )
+
+    def _short(self, rows: str, window: str) -> str:
+        """Return the paths by the events before each goal, a column each: twice as fast as to sort and join them."""
+        earlier = range(1, self.longest)
+        before = "".join(f", LAG(event_type, {i}) OVER ({window}) AS before_{i}" for i in earlier)
+        ends = "".join(f"WHEN before_{i} IS NULL OR before_{i} = $goal THEN {i - 1} " for i in earlier)
+        length = f"CASE {ends}ELSE {self.longest - 1} END" if ends else "0"
+        parts = "".join(f"CASE WHEN length >= {i} THEN before_{i} || ' > ' ELSE '' END, " for i in reversed(earlier))
+        return f"""
+            SELECT CONCAT({parts}event_type) AS path
+            FROM (
+                SELECT *, {length} AS length FROM (SELECT event_type{before} FROM {rows}) AS lagged
+                WHERE event_type = $goal
+            ) AS goals
+        """
+
+    def _long(self, rows: str, window: str, unit: str) -> str:
+        """Return the paths by joining all events up to each goal."""
+        is_goal = "CASE WHEN event_type = $goal THEN 1 ELSE 0 END"
+        return f"""
+            SELECT {unit}, goals_left, STRING_AGG(event_type, ' > ' ORDER BY place NULLS FIRST) AS path
+            FROM (
+                SELECT {unit}, event_type, ROW_NUMBER() OVER ({window}) AS place,
+                    SUM({is_goal}) OVER ({window} ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS goals_left,
+                    MAX({is_goal}) OVER ({window} ROWS BETWEEN CURRENT ROW AND {self.longest - 1} FOLLOWING) AS is_shown
+                FROM {rows}
+            ) AS numbered
+            WHERE is_shown = 1 GROUP BY {unit}, goals_left
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

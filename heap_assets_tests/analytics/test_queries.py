@@ -114,17 +114,17 @@ def test_an_unordered_funnel_is_that_of_the_guide(rows: list[Event]) -> None:
 
 
 @settings(max_examples=examples(80), deadline=None)
-@given(event_rows, st.sampled_from(["person", "session"]))
-def test_paths_are_the_events_up_to_each_goal(rows: list[Event], per: str) -> None:
+@given(event_rows, st.sampled_from(["person", "session"]), st.sampled_from([1, 3, 40]))
+def test_paths_are_the_events_up_to_each_goal(rows: list[Event], per: str, longest: int) -> None:
     paths = Counter[str]()
     for events in in_order(rows, (0, 1) if per == "session" else (0,)).values():
         way: list[str] = []
         for *_, event in events:
             way.append(event)
             if event == "r":
-                paths[" > ".join(way[-3:])] += 1
+                paths[" > ".join(way[-longest:])] += 1
                 way = []
-    table = answer(rows, kind="paths", goal="r", per=per, longest=3)
+    table = answer(rows, kind="paths", goal="r", per=per, longest=longest)
     assert dict(table.select("path", "frequency").rows()) == paths
     if paths:
         assert sum(table["percent"]) == pytest.approx(100, abs=0.1)
