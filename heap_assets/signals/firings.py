@@ -193,7 +193,8 @@ def _ended_chains(signal: Signal, day: SignalDay) -> pl.LazyFrame:
     sequence = signal.sequence
     assert sequence is not None
     ends = within_span(chains(sequence.steps, partial(rows_of, facts=day.facts)), sequence.span_days)
-    return ends.filter(pl.col("time") >= day.begin).with_columns(
+    ends = ends.filter(pl.col("time") >= day.begin).sort("profile_id", maintain_order=True)
+    return ends.with_columns(
         anchor=pl.concat_str(pl.col("event_id").cast(pl.String).fill_null(pl.col("time").cast(pl.String))),
         step=pl.lit(None, pl.String),
     )

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from itertools import combinations
 from typing import Any
+from unittest.mock import patch
 
 import duckdb
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from heap_assets.analytics import AudienceTables, Relation, audience_sql
 from heap_assets.errors import SettingsError
-from heap_assets.profiles import Accounts, in_order, members, parse_audience, with_audiences
+from heap_assets.profiles import Accounts, Facts, chains, in_order, members, parse_audience, rows_of, with_audiences
 from heap_assets_tests.examples import examples
 
 AS_OF = datetime(2026, 11, 21, tzinfo=UTC)
@@ -174,6 +177,23 @@ def trait(condition: dict[str, Any], value: Any) -> bool:
         "older_than_days": lambda: value < AS_OF - timedelta(days=operand),
     }
     return bool(tests[name]())
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(sequences, event_rows, event_rows)
+def test_people_whose_ids_share_a_hash_are_different_people(
+    definition: dict[str, Any], e: list[Any], f: list[Any]
+) -> None:
+    facts = Facts({"e": frame(e, 0).lazy(), "f": frame(f, 100).lazy()}, AS_OF)
+    (sequence,) = parse_audience("a", {"sequences": [definition]}).sequences
+
+    def ends() -> pl.DataFrame:
+        rows = chains(sequence.steps, partial(rows_of, facts=facts))
+        return rows.collect().sort("profile_id", maintain_order=True)
+
+    by_their_hashes = ends()
+    with patch("heap_assets.profiles.sequences._hashed", lambda profile_id: profile_id.str.len_chars()):
+        assert_frame_equal(ends(), by_their_hashes)
 
 
 @settings(max_examples=examples(200), deadline=None)
