@@ -67,6 +67,7 @@ TREND_COLUMNS = ("sessions_per_week", "trend", "features_used")
 TOP_PAGES_COLUMN = "top_pages"
 """Those that it adds on request."""
 ACCOUNT_PROFILES = "accounts/profiles"
+ACCOUNT_AUDIENCES = "accounts/audiences"
 ACCOUNT_COLUMNS = ("account", "people", "active_people")
 """Columns that every table of accounts has, besides those that the settings name."""
 AUDIT = "audit"

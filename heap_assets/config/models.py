@@ -26,6 +26,8 @@ from heap_assets.config.sync import SyncSettings
 from heap_assets.config.warehouse import SourceName, SourceSettings, TargetName, TargetSettings, WarehouseTable
 from heap_assets.errors import did_you_mean
 from heap_assets.tables import (
+    ACCOUNT_AUDIENCES,
+    ACCOUNT_PROFILES,
     PROFILE_COLUMNS,
     WAREHOUSE_SOURCE,
     is_inbox_table,
@@ -155,6 +157,13 @@ class Settings(Section):
             for source, settings in self.all_sources.items()
             for name, table in settings.tables.items()
         }
+
+    @property
+    def account_assets(self) -> list[str]:
+        """The assets of accounts: profiles, and who is in which audience; none if nothing is to be known of them."""
+        if self.accounts is None or not self.accounts.columns:
+            return []
+        return [ACCOUNT_PROFILES, *([ACCOUNT_AUDIENCES] if self.accounts.audiences else [])]
 
     @property
     def derived_tables(self) -> dict[str, WarehouseTable]:

@@ -11,11 +11,12 @@ from heap_assets.pipelines.erasure_requests import SCHEMA as ERASURE_SCHEMA
 from heap_assets.pipelines.findings import SCHEMA as FINDINGS_SCHEMA
 from heap_assets.pipelines.keys import SCHEMA as KEYS_SCHEMA
 from heap_assets.pipelines.retention import SCHEMA as RETENTION_SCHEMA
-from heap_assets.profiles import MEMBERSHIP_SCHEMA, PROFILE_SCHEMA, UNIFIED_SCHEMA
+from heap_assets.profiles import ACCOUNT_MEMBERSHIP_SCHEMA, MEMBERSHIP_SCHEMA, PROFILE_SCHEMA, UNIFIED_SCHEMA
 from heap_assets.project import Project
 from heap_assets.signals import FIRINGS
 from heap_assets.sources.heap_connect import key_dtype
 from heap_assets.tables import (
+    ACCOUNT_AUDIENCES,
     AUDIENCES,
     AUDIT,
     ERASURES,
@@ -49,6 +50,7 @@ _SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     REVIEW_ASSET: REVIEW,
     PROFILES: PROFILE_SCHEMA,
     AUDIENCES: MEMBERSHIP_SCHEMA,
+    ACCOUNT_AUDIENCES: ACCOUNT_MEMBERSHIP_SCHEMA,
     AUDIT: AUDIT_SCHEMA,
     UNIFIED_EVENTS: UNIFIED_SCHEMA,
     ERASURES: ERASURE_SCHEMA,

@@ -14,13 +14,24 @@ from heap_assets.config import AccountsSettings
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.pipelines.behaviour import accounts_of_day, heap_stream, reach_of, with_activity, with_scores
 from heap_assets.pipelines.events import Window, days_of, event_frames, table_of_event
-from heap_assets.pipelines.people import event_versions
+from heap_assets.pipelines.people import event_versions, members_by_columns, sizes_of_audiences
 from heap_assets.pipelines.table import BuiltTable
-from heap_assets.profiles import Accounts, Audience, Facts, events_needed, in_order, parse_audience, with_audience
+from heap_assets.profiles import (
+    Accounts,
+    Audience,
+    Facts,
+    events_needed,
+    in_order,
+    membership,
+    parse_audience,
+    with_audience,
+)
 from heap_assets.project import Project
 from heap_assets.storage import Inputs
 from heap_assets.tables import (
+    ACCOUNT_AUDIENCES,
     ACCOUNT_COLUMNS,
+    ACCOUNT_PROFILES,
     GRAPH,
     PROFILES,
     event_asset,
@@ -101,6 +112,22 @@ def account_profiles_of_day(project: Project, day: date) -> BuiltTable:
     rows = frame.rename({"profile_id": "account"}).select(order).sort("account").collect()
     figures = {f"members_{name}": int(rows[name].sum()) for name in settings.audiences}
     return BuiltTable(rows.lazy(), Inputs(versions), {"accounts": rows.height, **figures})
+
+
+def account_audiences_of_day(project: Project, day: date) -> BuiltTable:
+    """Return which account is in which audience on a day, entered or left it; from `accounts/profiles`.
+
+    Raises MissingInputError: those of the day are not built, or older than an audience.
+    """
+    names, lake = list(_settings(project).audiences), project.lake
+    inside = members_by_columns(project, ACCOUNT_PROFILES, day, names).rename({"account": "profile_id"})
+    inputs = {f"{ACCOUNT_PROFILES}@{day}": lake.versions(ACCOUNT_PROFILES)[str(day)]}
+    earlier = None
+    if before := lake.newest_partition(ACCOUNT_AUDIENCES, day - timedelta(days=1)):
+        earlier = lake.scan(ACCOUNT_AUDIENCES, str(before)).rename({"account": "profile_id"})
+        inputs[f"{ACCOUNT_AUDIENCES}@{before}"] = lake.versions(ACCOUNT_AUDIENCES)[str(before)]
+    table = membership(inside, day, earlier).rename({"profile_id": "account"}).collect()
+    return BuiltTable(table.lazy(), Inputs(inputs), sizes_of_audiences(table, names))
 
 
 def _settings(project: Project) -> AccountsSettings:

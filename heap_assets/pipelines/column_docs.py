@@ -10,6 +10,7 @@ from heap_assets.profiles import UNIFIED
 from heap_assets.project import Project
 from heap_assets.signals import FIRING_COLUMNS, PERSONAL_COLUMNS
 from heap_assets.tables import (
+    ACCOUNT_AUDIENCES,
     ACCOUNT_PROFILES,
     ANALYTICS,
     AUDIENCES,
@@ -50,6 +51,11 @@ class ColumnDoc:
 
 
 _END = "a value that names a person"
+_MEMBERSHIP: Mapping[str, ColumnDoc] = {
+    "audience": ColumnDoc("Name of the audience."),
+    "change": ColumnDoc("entered, stayed or left, from the day before."),
+    "since": ColumnDoc("First day of the membership; of who left, the first day without."),
+}
 _COLUMNS: Mapping[str, Mapping[str, ColumnDoc]] = {
     LINKS: {
         "type_a": ColumnDoc("Identifier type of the stronger end."),
@@ -124,12 +130,8 @@ _COLUMNS: Mapping[str, Mapping[str, ColumnDoc]] = {
         "people": ColumnDoc("Its people."),
         "active_people": ColumnDoc("Those with an event in the days of `accounts.behaviour`."),
     },
-    AUDIENCES: {
-        "audience": ColumnDoc("Name of the audience."),
-        "profile_id": ColumnDoc("A member, or who was one the day before."),
-        "change": ColumnDoc("entered, stayed or left, from the day before."),
-        "since": ColumnDoc("First day of the membership; of who left, the first day without."),
-    },
+    AUDIENCES: {"profile_id": ColumnDoc("A member, or who was one the day before."), **_MEMBERSHIP},
+    ACCOUNT_AUDIENCES: {"account": ColumnDoc("A member, or what was one the day before."), **_MEMBERSHIP},
     ERASURES: {
         "request": ColumnDoc("Id of the request, which says nothing of the person."),
         "state": ColumnDoc(

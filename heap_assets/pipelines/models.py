@@ -15,7 +15,6 @@ from heap_assets.pipelines.table import BuiltTable
 from heap_assets.project import Project
 from heap_assets.storage import Inputs, LakeSql, view_name
 from heap_assets.tables import (
-    ACCOUNT_PROFILES,
     AUDIENCES,
     AUDIT,
     PROFILES,
@@ -217,7 +216,7 @@ def _tables(project: Project) -> SqlTables:
     assets = [
         *(heap_asset(table) for table in (*project.event_tables, *SNAPSHOT_TABLES)),
         *(warehouse_asset(name) for name in settings.source_tables),
-        *RESOLVED, PROFILES, *([ACCOUNT_PROFILES] if settings.accounts and settings.accounts.columns else []),
+        *RESOLVED, PROFILES, *settings.account_assets,
         AUDIENCES, AUDIT, *([UNIFIED_EVENTS] if settings.unified_events else []),
         *map(signal_asset, settings.signals), *map(analytics_asset, settings.analytics),
         *map(model_asset, settings.models),

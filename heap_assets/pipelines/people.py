@@ -187,20 +187,10 @@ def audiences_of_day(project: Project, day: date) -> BuiltTable:
 
     Raises MissingInputError if the profiles of the day were not built, or before the settings had one of the audiences.
     """
-    names = list(project.settings.profiles.audiences)
-    profiles = project.lake.scan(PROFILES, str(day))
-    if unknown := [name for name in names if name not in profiles.collect_schema()]:
-        raise MissingInputError(f"{PROFILES} {day} is older than the audience {unknown[0]!r}: materialize it again")
-    rows = (
-        profiles.select("profile_id", *names)
-        .unpivot(names, index="profile_id", variable_name="audience", value_name="inside")
-        .filter("inside")
-        .select("audience", "profile_id")
-    )
+    names, lake = list(project.settings.profiles.audiences), project.lake
     before, changed = _audiences_before(project, day)
-    lake = project.lake
     table = membership(
-        rows.lazy(),
+        members_by_columns(project, PROFILES, day, names),
         day,
         lake.scan(AUDIENCES, str(before)) if before else None,
         [lake.scan(CHANGES, key) for key in changed],
@@ -208,7 +198,22 @@ def audiences_of_day(project: Project, day: date) -> BuiltTable:
     inputs = {f"{PROFILES}@{day}": lake.versions(PROFILES)[str(day)]}
     inputs |= {f"{AUDIENCES}@{before}": lake.versions(AUDIENCES)[str(before)]} if before else {}
     inputs |= {f"{CHANGES}@{key}": lake.versions(CHANGES)[key] for key in changed}
-    return BuiltTable(table.lazy(), Inputs(inputs), _sizes(table, names))
+    return BuiltTable(table.lazy(), Inputs(inputs), sizes_of_audiences(table, names))
+
+
+def members_by_columns(project: Project, path: str, day: date, names: Sequence[str]) -> pl.LazyFrame:
+    """Return the members of audiences by their true/false columns: audience, and the first column of the table.
+
+    Raises MissingInputError if the table was not built, or before the settings had one of the audiences.
+    """
+    if project.lake.find(path, str(day)) is None:
+        raise MissingInputError(f"{path} {day} is not built")
+    rows = project.lake.scan(path, str(day))
+    columns = rows.collect_schema().names()
+    if unknown := [name for name in names if name not in columns]:
+        raise MissingInputError(f"{path} {day} is older than the audience {unknown[0]!r}: materialize it again")
+    inside = rows.unpivot(names, index=columns[0], variable_name="audience", value_name="inside").filter("inside")
+    return inside.select("audience", columns[0])
 
 
 def _audiences_before(project: Project, day: date) -> tuple[date | None, list[str]]:
@@ -219,7 +224,7 @@ def _audiences_before(project: Project, day: date) -> tuple[date | None, list[st
     return before, [key for key in project.lake.partitions(CHANGES) if str(before) < key <= str(day)]
 
 
-def _sizes(table: pl.DataFrame, names: Sequence[str]) -> dict[str, int]:
+def sizes_of_audiences(table: pl.DataFrame, names: Sequence[str]) -> dict[str, int]:
     """Return the members of each audience, and how many entered and left."""
     counts = {
         (audience, change): count for audience, change, count in table.group_by("audience", "change").len().rows()

@@ -31,7 +31,6 @@ from heap_assets.sources.warehouse import (
     table_names,
 )
 from heap_assets.tables import (
-    ACCOUNT_PROFILES,
     AUDIENCES,
     AUDIT,
     CHANGES,
@@ -109,7 +108,7 @@ def publishable(project: Project) -> list[str]:
     unified = [UNIFIED_EVENTS] if unified_sources(project) else []
     settings = project.settings
     derived = [AUDIENCES] if settings.profiles.audiences else []
-    derived += [ACCOUNT_PROFILES] if settings.accounts and settings.accounts.columns else []
+    derived += settings.account_assets
     derived += [*map(signal_asset, settings.signals), *map(analytics_asset, settings.analytics)]
     own = [*list(_CLUSTERED)[2:], *unified, *derived, *map(model_asset, settings.models), EVENTS]
     return [*events, USERS, MIGRATIONS, *map(warehouse_asset, tables), *messages, *own]

@@ -18,6 +18,7 @@ from heap_assets.sources.heap_connect import expired_rows, forget_before
 from heap_assets.sources.inbox import stored_parts, stored_tables
 from heap_assets.storage import remove_scratch_folders
 from heap_assets.tables import (
+    ACCOUNT_AUDIENCES,
     ACCOUNT_PROFILES,
     AUDIENCES,
     AUDIT,
@@ -37,7 +38,10 @@ from heap_assets.tables import (
     is_kept_for_years,
 )
 
-_MADE_OF_ALL = (LINKS, GRAPH, CONFLICTS, SHARED, PROFILES, AUDIENCES, AUDIT, REVIEW, ACCOUNT_PROFILES)
+_MADE_OF_ALL = (
+    *(LINKS, GRAPH, CONFLICTS, SHARED, PROFILES, AUDIENCES, AUDIT, REVIEW),
+    *(ACCOUNT_PROFILES, ACCOUNT_AUDIENCES),
+)
 """Tables that hold a whole snapshot each day; `identity/changes` is history and is kept."""
 _OF_EVENTS = (HEAP, INBOX, SIGNALS, UNIFIED_EVENTS)
 """What the paths of tables of events start with."""

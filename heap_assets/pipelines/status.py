@@ -27,7 +27,6 @@ from heap_assets.project import Project
 from heap_assets.quality import Severity, StoredResult, result_store
 from heap_assets.storage import ObjectInfo
 from heap_assets.tables import (
-    ACCOUNT_PROFILES,
     AUDIENCES,
     AUDIT,
     GRAPH,
@@ -294,7 +293,7 @@ def shown_assets(project: Project) -> list[str]:
 def _assets(project: Project) -> list[str]:
     warehouse = project.settings.source_tables
     audiences = [AUDIENCES] if project.settings.profiles.audiences else []
-    audiences += [ACCOUNT_PROFILES] if (accounts := project.settings.accounts) and accounts.columns else []
+    audiences += project.settings.account_assets
     audiences += [signal_asset(name) for name in project.settings.signals]
     audiences += [analytics_asset(name) for name in project.settings.analytics]
     audiences += [model_asset(name) for name in project.settings.models]

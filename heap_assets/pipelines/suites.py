@@ -43,6 +43,7 @@ from heap_assets.sources.heap_connect import built_in_columns
 from heap_assets.sources.inbox import LIVE
 from heap_assets.storage import Lake
 from heap_assets.tables import (
+    ACCOUNT_AUDIENCES,
     DUMPS,
     GRAPH,
     MIGRATIONS,
@@ -157,6 +158,12 @@ def profile_checks(project: Project) -> list[Check]:
         thresholds=thresholds(project),
     )
     audiences = checks_for_audiences(thresholds(project)) if project.settings.profiles.audiences else []
+    audiences += [
+        check
+        for path in project.settings.account_assets
+        if path == ACCOUNT_AUDIENCES
+        for check in checks_for_audiences(thresholds(project), path)
+    ]
     functions = checks_for_function(PROFILES, thresholds(project)) if project.settings.functions.enrich else []
     remedy = "materialize the day again; if it stays, something else writes to the lake."
     firings = [unique_key_check(signal_asset(name), "firing_id", remedy) for name in project.signals]

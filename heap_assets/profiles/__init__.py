@@ -41,7 +41,15 @@ from heap_assets.profiles.definitions import (
     spelling,
 )
 from heap_assets.profiles.golden import PROFILE_SCHEMA, SET_ASIDE, golden_records
-from heap_assets.profiles.membership import ENTERED, LEFT, MEMBERSHIP_SCHEMA, STAYED, current_members, membership
+from heap_assets.profiles.membership import (
+    ACCOUNT_MEMBERSHIP_SCHEMA,
+    ENTERED,
+    LEFT,
+    MEMBERSHIP_SCHEMA,
+    STAYED,
+    current_members,
+    membership,
+)
 from heap_assets.profiles.sequences import chains, within_span
 from heap_assets.profiles.survivorship import Choose, TraitRule
 from heap_assets.profiles.trait_rows import TraitSource
@@ -54,6 +62,7 @@ from heap_assets.profiles.unified import (
 )
 
 __all__ = [
+    "ACCOUNT_MEMBERSHIP_SCHEMA",
     "ENTERED",
     "LEFT",
     "MEMBERSHIP_SCHEMA",

@@ -10,6 +10,9 @@ import polars as pl
 MEMBERSHIP_SCHEMA = pl.Schema(
     {"audience": pl.String(), "profile_id": pl.String(), "change": pl.String(), "since": pl.Date()}
 )
+ACCOUNT_MEMBERSHIP_SCHEMA = pl.Schema(
+    {"account" if name == "profile_id" else name: dtype for name, dtype in MEMBERSHIP_SCHEMA.items()}
+)
 ENTERED, STAYED, LEFT = "entered", "stayed", "left"
 
 

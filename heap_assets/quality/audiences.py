@@ -13,23 +13,23 @@ from heap_assets.quality.thresholds import Thresholds
 from heap_assets.tables import AUDIENCES
 
 
-def checks_for_audiences(thresholds: Thresholds | None = None) -> list[Check]:
-    """Return the checks of `audiences`."""
+def checks_for_audiences(thresholds: Thresholds | None = None, path: str = AUDIENCES) -> list[Check]:
+    """Return the checks of `audiences`, or of the table of accounts' audiences."""
     t = thresholds or Thresholds()
     return [
         Check(
-            AUDIENCES,
+            path,
             "members_as_usual",
             f"No audience has {t.audience_change:.0%} more or fewer members than the day before.",
-            lambda s: _members(s, t),
+            lambda s: _members(s, t, path),
             Severity.WARN,
             remedy="a trait, an event or the definition has changed: see what feeds the audience.",
         )
     ]
 
 
-def _members(s: CheckContext, t: Thresholds) -> CheckResult:
-    yesterday = s.other(AUDIENCES, days_back=1)
+def _members(s: CheckContext, t: Thresholds, path: str) -> CheckResult:
+    yesterday = s.other(path, days_back=1)
     now = _sizes(s.rows())
     numbers = {f"members_{name}": count for name, count in sorted(now.items())}
     if yesterday is None:

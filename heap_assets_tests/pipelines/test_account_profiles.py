@@ -13,7 +13,7 @@ from heap_assets.errors import SettingsError
 from heap_assets.pipelines.account_profiles import check_accounts
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
-from heap_assets.tables import ACCOUNT_PROFILES, PROFILES
+from heap_assets.tables import ACCOUNT_AUDIENCES, ACCOUNT_PROFILES, PROFILES
 from heap_assets_tests.pipelines.delivery_world import BEFORE, DAY, NOW, SETTINGS, World, at, events, why
 
 _ACCOUNTS = """
@@ -77,6 +77,37 @@ def test_the_people_of_an_account_count_together(world: World) -> None:
     assert table["acme"]["large_and_lively"]
     assert table["nobody"]["lifecycle_stage"] == "Unclassified"
     assert table["acme"]["lifecycle_stage"] != "Unclassified"
+
+
+def test_accounts_enter_stay_in_and_leave_audiences(world: World) -> None:
+    result = world.run([PROFILES, ACCOUNT_PROFILES, ACCOUNT_AUDIENCES], BEFORE)
+    assert result.success, why(result)
+    result = world.run([ACCOUNT_AUDIENCES], DAY)
+    assert result.success, why(result)
+    columns = ["lively", "large_and_lively", "cold"]
+    inside = {
+        day: {
+            (name, row["account"])
+            for row in world.lake.scan(ACCOUNT_PROFILES, str(day)).collect().to_dicts()
+            for name in columns
+            if row[name]
+        }
+        for day in (BEFORE, DAY)
+    }
+    rows = world.lake.scan(ACCOUNT_AUDIENCES, str(DAY)).collect().to_dicts()
+    changes = {(row["audience"], row["account"]): (row["change"], row["since"]) for row in rows}
+    assert changes == (
+        dict.fromkeys(inside[DAY] - inside[BEFORE], ("entered", DAY))
+        | dict.fromkeys(inside[DAY] & inside[BEFORE], ("stayed", BEFORE))
+        | dict.fromkeys(inside[BEFORE] - inside[DAY], ("left", DAY))
+    )
+    assert {"stayed", "left"} <= {change for change, _ in changes.values()}
+    first = world.lake.scan(ACCOUNT_AUDIENCES, str(BEFORE)).collect()
+    assert {*first.select("audience", "account").rows()} == inside[BEFORE]
+    assert {*first.select("change", "since").rows()} == {("entered", BEFORE)}
+    figures = world.lake.find(ACCOUNT_AUDIENCES, str(DAY))
+    assert figures is not None
+    assert figures.notes["entered_lively"] == sum(name == "lively" for name, _ in inside[DAY] - inside[BEFORE])
 
 
 def test_a_sync_sends_their_columns(world: World) -> None:

@@ -17,7 +17,7 @@ from heap_assets.orchestration.column_types import table_schema
 from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.resources import days, partition_metadata
 from heap_assets.orchestration.schedules import policy_for
-from heap_assets.pipelines.account_profiles import account_profiles_of_day
+from heap_assets.pipelines.account_profiles import account_audiences_of_day, account_profiles_of_day
 from heap_assets.pipelines.analytics import CHART, analytics_of_day
 from heap_assets.pipelines.behaviour import column_sources
 from heap_assets.pipelines.models import columns_of_model, inputs_of, model_of_day
@@ -27,6 +27,7 @@ from heap_assets.pipelines.signals import signal_of_day
 from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.project import Project
 from heap_assets.tables import (
+    ACCOUNT_AUDIENCES,
     ACCOUNT_PROFILES,
     AUDIENCES,
     AUDIT,
@@ -71,6 +72,10 @@ _ABOUT_ACCOUNTS = (
     "accounts that it is in."
 )
 
+_ABOUT_ACCOUNT_AUDIENCES = (
+    "Which account is in which audience of accounts, which left it, and since when: one row per audience and account."
+)
+
 
 _ABOUT_SIGNALS = (
     "Firings of a signal whose time is on the day, each with the person it is about; a firing is kept once it was "
@@ -110,6 +115,8 @@ def profiles(project: Project) -> list[dg.AssetsDefinition]:
         assets.append(
             _day_asset(project, ACCOUNT_PROFILES, [PROFILES, warehouse_asset(accounts.table)], _ABOUT_ACCOUNTS)
         )
+        if accounts.audiences:
+            assets.append(_day_asset(project, ACCOUNT_AUDIENCES, [ACCOUNT_PROFILES], _ABOUT_ACCOUNT_AUDIENCES))
     return assets
 
 
@@ -121,6 +128,7 @@ _BUILDERS = {
     AUDIENCES: audiences_of_day,
     REVIEW: reviewed_table,
     ACCOUNT_PROFILES: account_profiles_of_day,
+    ACCOUNT_AUDIENCES: account_audiences_of_day,
 }
 
 
