@@ -250,10 +250,10 @@ def _begun_key(batch: str) -> str:
 
 def _written(request: Request) -> bytes:
     document = {name: getattr(request, name) for name in request.__dataclass_fields__}
-    document["named"] = {"person": request.named.person, "also": request.named.also}
+    document["named"] = {"person": _by_type(request.named.person), "also": _by_type(request.named.also)}
     if (plan := request.plan) is not None:
         left = [[one.identifier_type, one.identifier, one.why] for one in plan.left]
-        document["plan"] = {"identifiers": plan.identifiers, "left": left, "days": plan.days}
+        document["plan"] = {"identifiers": _by_type(plan.identifiers), "left": left, "days": plan.days}
     for name in ("requested_at", "confirmed_at"):
         document[name] = document[name].isoformat() if document[name] else None
     return _as_json(document)
@@ -267,5 +267,15 @@ def _plan(document: Mapping[str, Any]) -> Plan:
     return Plan(_pairs(document["identifiers"]), tuple(Left(*one) for one in document["left"]), document["days"])
 
 
-def _pairs(rows: list[list[str]]) -> tuple[Pair, ...]:
-    return tuple((kind, value) for kind, value in rows)
+def _by_type(pairs: Iterable[Pair]) -> dict[str, list[str]]:
+    """Return the values of each type: with a million of them, a list for each pair would take most of the memory."""
+    values: dict[str, list[str]] = {}
+    for kind, value in pairs:
+        values.setdefault(kind, []).append(value)
+    return values
+
+
+def _pairs(stored: Mapping[str, list[str]] | list[list[str]]) -> tuple[Pair, ...]:
+    if isinstance(stored, list):  # as they were written once
+        return tuple((kind, value) for kind, value in stored)
+    return tuple((kind, value) for kind, values in stored.items() for value in values)

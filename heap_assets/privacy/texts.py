@@ -87,12 +87,23 @@ class Texts:
     def in_column(self, column: pl.Expr) -> pl.Expr:
         """Return whether a column of text may hold one; :meth:`blanked` decides.
 
-        Each use compiles all spellings: narrow them by :meth:`within` first.
+        Each use compiles all spellings; of many, those that :meth:`within` leaves of each batch of rows.
         """
+        if not self.requests:
+            return pl.lit(value=False)
+        if len(self.requests) > _FEW:
+            return column.map_batches(self._in_rows, return_dtype=pl.Boolean, is_elementwise=True)
+        return self._in_column(column)
+
+    def _in_column(self, column: pl.Expr) -> pl.Expr:
         if not self.requests:
             return pl.lit(value=False)
         lower = column.str.to_lowercase()
         return pl.any_horizontal(lower.str.contains_any(some).fill_null(value=False) for some in self._patterns)
+
+    def _in_rows(self, rows: pl.Series) -> pl.Series:
+        narrow = self.within([rows])
+        return rows.alias("t").to_frame().with_columns(held=narrow._in_column(pl.col("t")))["held"].alias(rows.name)
 
     def may_be_in(self, columns: Sequence[pa.Array]) -> bool:
         """Return whether columns of text may hold one, by their bytes in a row: without a look at each value."""
