@@ -14,7 +14,7 @@ from heap_assets.config import AccountsSettings
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.pipelines.behaviour import accounts_of_day, heap_stream, reach_of, with_activity, with_scores
 from heap_assets.pipelines.events import Window, days_of, event_frames, table_of_event
-from heap_assets.pipelines.people import event_versions, members_by_columns, sizes_of_audiences
+from heap_assets.pipelines.people import event_versions
 from heap_assets.pipelines.table import BuiltTable
 from heap_assets.profiles import (
     Accounts,
@@ -22,16 +22,13 @@ from heap_assets.profiles import (
     Facts,
     events_needed,
     in_order,
-    membership,
     parse_audience,
     with_audience,
 )
 from heap_assets.project import Project
 from heap_assets.storage import Inputs
 from heap_assets.tables import (
-    ACCOUNT_AUDIENCES,
     ACCOUNT_COLUMNS,
-    ACCOUNT_PROFILES,
     GRAPH,
     PROFILES,
     event_asset,
@@ -78,28 +75,24 @@ def account_profiles_of_day(project: Project, day: date) -> BuiltTable:
 
     Raises MissingInputError: the profiles of the day are not built.
     """
-    settings, lake, key = _settings(project), project.lake, str(day)
+    settings, lake, key = account_settings(project), project.lake, str(day)
     for path in (PROFILES, GRAPH):
         if lake.find(path, key) is None:
             raise MissingInputError(f"{path} {day} is not built")
     audiences = audiences_of_accounts(project)
     window = Window(day, days_of(project, day, _reach(project, audiences)))
-    members = lake.scan(PROFILES, key).select("profile_id", account=pl.col(settings.member_of).cast(pl.String))
-    members = members.drop_nulls("account")
-    graph = lake.scan(GRAPH, key).join(members, on="profile_id")
-    of_people, of_accounts = graph.drop("account"), graph.drop("profile_id").rename({"account": "profile_id"})
-    table = accounts_of_day(project, day)
-    frame = _accounts(members, table)
+    members, of_accounts = _members(project, day), graph_of_accounts(project, day)
+    of_people = lake.scan(GRAPH, key).join(members.select("profile_id"), on="profile_id")
+    frame = _accounts(members, accounts_of_day(project, day))
     frame = _with_active_people(project, settings, frame, members, of_people, window)
     frame = frame.collect(engine="streaming").lazy()  # else each plan made of it reads the events again
     if settings.behaviour:
         frame = with_activity(project, settings.behaviour, frame, of_accounts, window)
         frame = _with_adoption(project, settings, frame, members, of_people, window)
     frame = with_scores(project, settings.scores, frame, of_accounts, window)
-    events = event_frames(project, _events(project, audiences), of_accounts, window)
-    own = None if table is None else Accounts(table.rows, table.key, "profile_id")
+    facts = facts_of_accounts(project, audiences, of_accounts, window)
     for audience in audiences:
-        frame = with_audience(frame, audience, Facts(events, window.as_of, own))
+        frame = with_audience(frame, audience, facts)
     versions = {f"{PROFILES}@{day}": lake.versions(PROFILES)[key], f"{GRAPH}@{day}": lake.versions(GRAPH)[key]}
     versions |= {f"{event_asset(name)}@{one}": version for name, one, version in event_versions(lake, window)}
     asset = warehouse_asset(settings.table)
@@ -114,23 +107,32 @@ def account_profiles_of_day(project: Project, day: date) -> BuiltTable:
     return BuiltTable(rows.lazy(), Inputs(versions), {"accounts": rows.height, **figures})
 
 
-def account_audiences_of_day(project: Project, day: date) -> BuiltTable:
-    """Return which account is in which audience on a day, entered or left it; from `accounts/profiles`.
+def graph_of_accounts(project: Project, day: date) -> pl.LazyFrame:
+    """Return `identity/graph` of a day with accounts in place of profiles; who has no account is left out."""
+    graph = project.lake.scan(GRAPH, str(day)).join(_members(project, day), on="profile_id")
+    return graph.drop("profile_id").rename({"account": "profile_id"})
 
-    Raises MissingInputError: those of the day are not built, or older than an audience.
+
+def facts_of_accounts(project: Project, audiences: list[Audience], graph: pl.LazyFrame, window: Window) -> Facts:
+    """Return what audiences of accounts are evaluated on: events of their people, and the rows of their table.
+
+    Raises SettingsError for an event that no table holds.
     """
-    names, lake = list(_settings(project).audiences), project.lake
-    inside = members_by_columns(project, ACCOUNT_PROFILES, day, names).rename({"account": "profile_id"})
-    inputs = {f"{ACCOUNT_PROFILES}@{day}": lake.versions(ACCOUNT_PROFILES)[str(day)]}
-    earlier = None
-    if before := lake.newest_partition(ACCOUNT_AUDIENCES, day - timedelta(days=1)):
-        earlier = lake.scan(ACCOUNT_AUDIENCES, str(before)).rename({"account": "profile_id"})
-        inputs[f"{ACCOUNT_AUDIENCES}@{before}"] = lake.versions(ACCOUNT_AUDIENCES)[str(before)]
-    table = membership(inside, day, earlier).rename({"profile_id": "account"}).collect()
-    return BuiltTable(table.lazy(), Inputs(inputs), sizes_of_audiences(table, names))
+    events, table = (
+        event_frames(project, _events(project, audiences), graph, window),
+        accounts_of_day(project, window.day),
+    )
+    return Facts(events, window.as_of, None if table is None else Accounts(table.rows, table.key, "profile_id"))
 
 
-def _settings(project: Project) -> AccountsSettings:
+def _members(project: Project, day: date) -> pl.LazyFrame:
+    member_of = account_settings(project).member_of
+    members = project.lake.scan(PROFILES, str(day)).select("profile_id", account=pl.col(member_of).cast(pl.String))
+    return members.drop_nulls("account")
+
+
+def account_settings(project: Project) -> AccountsSettings:
+    """Return `accounts` of the settings; SettingsError if there are none."""
     settings = project.settings.accounts
     if settings is None:
         raise SettingsError("there are no accounts; name their table under `accounts:`")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 
@@ -39,6 +39,18 @@ class AudienceDay:
     project: Project
     day: date
     audiences: Mapping[str, Audience]
+    members_of: ClassVar[str] = PROFILES
+    stored_in: ClassVar[str] = AUDIENCES
+
+    @classmethod
+    def of_settings(cls, project: Project) -> list[Audience]:
+        """Return the audiences of the settings, each after those that it names."""
+        return project.audiences
+
+    @property
+    def declared(self) -> Mapping[str, Mapping[str, Any]]:
+        """The definitions of the settings, as written."""
+        return self.project.settings.profiles.audiences
 
     @classmethod
     def newest(
@@ -48,11 +60,11 @@ class AudienceDay:
 
         Raises MissingInputError: there is no such day.
         """
-        newest = day or project.lake.newest_partition(PROFILES, date.max)
-        if newest is None or project.lake.find(PROFILES, str(newest)) is None:
-            raise MissingInputError(f"{PROFILES} {day or ''} has not been built yet: materialize it first")
+        newest = day or project.lake.newest_partition(cls.members_of, date.max)
+        if newest is None or project.lake.find(cls.members_of, str(newest)) is None:
+            raise MissingInputError(f"{cls.members_of} {day or ''} has not been built yet: materialize it first")
         parsed = [parse_audience(name, definition) for name, definition in (more or {}).items()]
-        listed = {audience.name: audience for audience in [*project.audiences, *parsed]}
+        listed = {audience.name: audience for audience in [*cls.of_settings(project), *parsed]}
         return cls(project, newest, {audience.name: audience for audience in in_order(list(listed.values()))})
 
     @property
@@ -72,9 +84,17 @@ class AudienceDay:
         named = [*audiences, *self._named(*audiences)]
         return audience_facts(self.project, named, graph, windows_of(self.project, self.day, named))
 
+    def rows(self, path: str) -> pl.LazyFrame:
+        """Return the rows of a table on the day, with `profile_id`."""
+        return self.project.lake.scan(path, str(self.day))
+
+    def relations(self, dialect: Dialect) -> Relations:
+        """Return the tables that statements read."""
+        return Relations(self.project, self.day, dialect)
+
     def people(self, *audiences: Audience) -> pl.LazyFrame:
         """Return the profiles of the day, with a Boolean column for each audience that the given ones name."""
-        profiles = self.project.lake.scan(PROFILES, str(self.day))
+        profiles = self.rows(self.members_of)
         profiles = profiles.drop([name for name in self.audiences if name in profiles.collect_schema()])
         for audience in self._named(*audiences):
             profiles = with_audience(profiles, audience, self.facts(audience))
@@ -99,15 +119,14 @@ class AudienceDay:
 
     def stored(self) -> dict[str, set[str]]:
         """Return the members of each audience as they were stored for the day; nothing if they were not."""
-        lake, key = self.project.lake, str(self.day)
-        if lake.find(AUDIENCES, key) is None:
+        if self.project.lake.find(self.stored_in, str(self.day)) is None:
             return {}
-        table = current_members(lake.scan(AUDIENCES, key)).collect()
+        table = current_members(self.rows(self.stored_in)).collect()
         return {str(name): set(rows["profile_id"]) for (name,), rows in table.group_by("audience")}
 
     def statement(self, audience: Audience, dialect: Dialect = "lake") -> Statement:
         """Return the SQL of an audience over the tables of `heap-assets sql`, or those published to BigQuery."""
-        relations, named = Relations(self.project, self.day, dialect), self._named(audience)
+        relations, named = self.relations(dialect), self._named(audience)
         signals = [event for event in events_needed([audience, *named]) if is_signal(event)]
         events = relations.named([*audience_reach(self.project, [audience, *named]), *signals])
         tables = AudienceTables(
@@ -129,14 +148,7 @@ class AudienceDay:
 
         Raises SettingsError: no profile of the day has the identifier, `type:value`.
         """
-        kind, _, value = identifier.partition(":")
-        graph = self.project.lake.scan(GRAPH, str(self.day))
-        owner = graph.filter((pl.col("identifier_type") == kind) & (pl.col("identifier") == value))
-        profile = next(iter(owner.collect()["profile_id"].drop_nulls()), None)
-        if profile is None:
-            raise SettingsError(
-                f"no profile of {self.day} has this identifier of the type {kind!r}; expected type:value"
-            )
+        profile = self._owner(identifier)
         person = self.people(audience).filter(pl.col("profile_id") == profile)
         row = person.collect().row(0, named=True)
         rows = []
@@ -145,6 +157,17 @@ class AudienceDay:
             inside = members(part, person, facts.events, facts.as_of, facts.accounts).collect()
             rows.append((text, inside.height > 0, self._value(part, facts, row)))
         return pl.DataFrame(rows, schema={"condition": pl.String, "met": pl.Boolean, "value": pl.String}, orient="row")
+
+    def _owner(self, identifier: str) -> str:
+        kind, _, value = identifier.partition(":")
+        graph = self.project.lake.scan(GRAPH, str(self.day))
+        owner = graph.filter((pl.col("identifier_type") == kind) & (pl.col("identifier") == value))
+        profile: str | None = next(iter(owner.collect()["profile_id"].drop_nulls()), None)
+        if profile is None:
+            raise SettingsError(
+                f"no profile of {self.day} has this identifier of the type {kind!r}; expected type:value"
+            )
+        return profile
 
     def _value(self, part: Audience, facts: Facts, row: Mapping[str, Any]) -> str | None:
         if part.user_properties:
@@ -157,9 +180,9 @@ class AudienceDay:
 
     def changed(self, name: str, path: str, value: Any) -> dict[str, Any]:
         """Return what another value at a path of a definition would do: value, members, enter, leave."""
-        definition = self.project.settings.profiles.audiences.get(name)
+        definition = self.declared.get(name)
         if definition is None:
-            raise no_such("audience", name, self.project.settings.profiles.audiences)
+            raise no_such("audience", name, self.declared)
         current = set(self.members(self.one(name))["profile_id"])
         changed = set(self.members(parse_audience(name, _with_value(definition, path, value), name))["profile_id"])
         return {

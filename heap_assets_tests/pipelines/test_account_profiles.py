@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
 from heap_assets import clock
 from heap_assets.activation import connector_of
+from heap_assets.cli.main import _group as commands
 from heap_assets.errors import SettingsError
+from heap_assets.pipelines.account_audiences import AccountAudienceDay
 from heap_assets.pipelines.account_profiles import check_accounts
 from heap_assets.project import parse_settings
 from heap_assets.project.project import Project
+from heap_assets.storage import LakeSql
 from heap_assets.tables import ACCOUNT_AUDIENCES, ACCOUNT_PROFILES, PROFILES
 from heap_assets_tests.pipelines.delivery_world import BEFORE, DAY, NOW, SETTINGS, World, at, events, why
 
@@ -108,6 +113,33 @@ def test_accounts_enter_stay_in_and_leave_audiences(world: World) -> None:
     figures = world.lake.find(ACCOUNT_AUDIENCES, str(DAY))
     assert figures is not None
     assert figures.notes["entered_lively"] == sum(name == "lively" for name, _ in inside[DAY] - inside[BEFORE])
+
+
+def test_definitions_and_their_sql_give_the_members_that_are_stored(world: World) -> None:
+    asked = AccountAudienceDay.newest(world.project, DAY)
+    stored = world.lake.scan(ACCOUNT_PROFILES, str(DAY)).collect()
+    with LakeSql(str(world.lake.store.url)) as lake:
+        for name, audience in asked.audiences.items():
+            members = stored.filter(name)["account"].to_list()
+            assert asked.members(audience)["profile_id"].to_list() == members, name
+            statement = asked.statement(audience)
+            assert lake.sql(statement.text(), statement.parameters)["profile_id"].to_list() == members, name
+            assert "EXCLUDE" not in statement.text("bigquery")
+    assert asked.explained(asked.one("large_and_lively"))["left"][-1] == stored["large_and_lively"].sum()
+    [views] = [row for row in asked.explained_person(asked.one("lively"), "acme").to_dicts() if row["met"]]
+    assert int(views["value"]) >= 3
+    lively = int(stored["lively"].sum())
+    assert asked.changed("lively", "events[0].count.gte", 999) == {
+        "value": 999, "members": 0, "enter": 0, "leave": lively
+    }  # fmt: skip
+    with pytest.raises(SettingsError, match="has no such account"):
+        asked.explained_person(asked.one("lively"), "no-such")
+
+
+def test_the_command_takes_accounts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEAP_ASSETS_SETTINGS", str(world.folder / "heap_assets.yaml"))
+    said = CliRunner().invoke(commands, ["audience", "size", "--accounts", "--day", str(DAY), "--json"])
+    assert [row["audience"] for row in json.loads(said.stdout)] == ["lively", "large_and_lively", "cold"]
 
 
 def test_a_sync_sends_their_columns(world: World) -> None:

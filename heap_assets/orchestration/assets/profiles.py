@@ -17,7 +17,8 @@ from heap_assets.orchestration.column_types import table_schema
 from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.resources import days, partition_metadata
 from heap_assets.orchestration.schedules import policy_for
-from heap_assets.pipelines.account_profiles import account_audiences_of_day, account_profiles_of_day
+from heap_assets.pipelines.account_audiences import account_audiences_of_day
+from heap_assets.pipelines.account_profiles import account_profiles_of_day
 from heap_assets.pipelines.analytics import CHART, analytics_of_day
 from heap_assets.pipelines.behaviour import column_sources
 from heap_assets.pipelines.models import columns_of_model, inputs_of, model_of_day
