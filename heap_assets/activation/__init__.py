@@ -8,7 +8,7 @@ from heap_assets.activation.connectors.inputs import GenericConnector, GenericSe
 from heap_assets.activation.connectors.reading import DELETED, ApiSettings, ReadSettings, frame_of
 from heap_assets.activation.connectors.registry import built_in_kinds, connector_of, connectors, read_kinds, sync_kinds
 from heap_assets.activation.connectors.rows import newest_users
-from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed
+from heap_assets.activation.engine.addressing import Addressed, AddressPolicy
 from heap_assets.activation.engine.api import Api
 from heap_assets.activation.engine.auth import (
     ApiKey,
@@ -40,6 +40,7 @@ from heap_assets.activation.engine.maintenance import (
     retry_rejected,
 )
 from heap_assets.activation.engine.report import Progress, Status, SyncReport
+from heap_assets.activation.engine.selection import addressed
 from heap_assets.activation.engine.spec import Guard, Mode, OnWithdrawn, Property, Retry, SyncSpec
 from heap_assets.activation.engine.tables import changelog, changelog_since, runs, set_aside
 from heap_assets.activation.engine.value_rules import NORMALISERS, Recipe, ValueRules

@@ -19,9 +19,10 @@ from heap_assets.activation.connectors.rows import (
     profiles_by_heap_identity,
     table_rows,
 )
-from heap_assets.activation.engine.addressing import Addressed, addressed
+from heap_assets.activation.engine.addressing import Addressed
 from heap_assets.activation.engine.destination import Row
 from heap_assets.activation.engine.exchange import Request
+from heap_assets.activation.engine.selection import addressed
 from heap_assets.activation.engine.spec import Mode
 from heap_assets.config import PROPERTIES, KeyedSettings, UpsertSettings
 from heap_assets.tables import PROFILES, USERS

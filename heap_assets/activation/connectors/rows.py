@@ -12,9 +12,10 @@ import polars as pl
 from heap_assets import clock
 from heap_assets.activation.connectors.base import Connector, Deployment
 from heap_assets.activation.connectors.consent import PERSON, belonging, column_of_events
-from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, addressed, no_addresses
+from heap_assets.activation.engine.addressing import Addressed, AddressPolicy, no_addresses
 from heap_assets.activation.engine.event_keys import EventKey, KeyedEvents, recorded_key
 from heap_assets.activation.engine.events import EventMapping, event_rows
+from heap_assets.activation.engine.selection import addressed
 from heap_assets.activation.engine.tables import runs
 from heap_assets.config import EventSettings
 from heap_assets.errors import MissingInputError, SettingsError

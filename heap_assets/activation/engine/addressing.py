@@ -65,11 +65,8 @@ class Addressed:
     """What was read back of the records that the rows are written to."""
 
 
-def writable_identities(users: pl.LazyFrame, policy: AddressPolicy) -> pl.LazyFrame:
-    """Return `key`, `last_modified` of the identities in the newest `heap/users` that may be written to.
-
-    Raises DeliveryError if the users table is older than two cadences.
-    """
+def refuse_old_users(policy: AddressPolicy) -> None:
+    """Raise DeliveryError if the users table is older than two cadences."""
     if policy.users_as_of is not None and policy.now is not None:
         age = policy.now - policy.users_as_of
         if age > 2 * policy.cadence:
@@ -77,106 +74,17 @@ def writable_identities(users: pl.LazyFrame, policy: AddressPolicy) -> pl.LazyFr
                 f"{USERS} is {age.total_seconds() / 3600:.0f} hours old, more than two exports: identities may have "
                 "migrated since. Land the newest dump first; nothing was sent"
             )
+
+
+def writable_users(users: pl.LazyFrame, policy: AddressPolicy) -> pl.LazyFrame:
+    """Return the rows of the newest `heap/users` whose identities may be written to."""
     identities = users.filter(pl.col("identity").is_not_null(), pl.col("migrated_to").is_null())
     if policy.suppressed:
         identities = identities.filter(~pl.col("identity").is_in(list(policy.suppressed)))
-    return identities.group_by(key=pl.col("identity")).agg(pl.col("last_modified").max())
-
-
-def addressed(
-    profiles: pl.LazyFrame,
-    users: pl.LazyFrame,
-    policy: AddressPolicy | None = None,
-    refused: pl.LazyFrame | None = None,
-) -> Addressed:
-    """Give every profile the key, or keys, that it is sent to.
-
-    Parameters
-    ----------
-    profiles
-        `profile_id` String, `heap_identities` List(String), then traits.
-    users
-        Newest `heap/users`: `identity`, `migrated_to`, `last_modified`.
-    refused
-        `profile_id`, `reason`: profiles that would have a key, had it not been refused; each once.
-
-    Notes
-    -----
-    design.md, Sync: writable are identities in the newest `heap/users`, not migrated away, not suppressed; two profiles
-    on one key are both invalid.
-    """
-    policy = policy or AddressPolicy()
-    writable = writable_identities(users, policy).collect()
-    people = profiles.with_columns(_several=pl.col("heap_identities").list.len()).collect()
-    pairs = people.select("profile_id", key="heap_identities", several="_several").explode(
-        "key", empty_as_null=False, keep_nulls=False
-    )
-    pairs = pairs.join(writable.with_columns(in_heap=pl.lit(value=True)), on="key", how="left", maintain_order="left")
-    if policy.allow_new and policy.hold_migrated:
-        migrated = users.filter(pl.col("migrated_to").is_not_null()).select(key="identity", migrated=pl.lit(value=True))
-        pairs = pairs.join(migrated.unique("key").collect(), on="key", how="left", maintain_order="left")
-    reasons = pairs.with_columns(reason=_reason(policy, pairs), twice=pl.col("profile_id").n_unique().over("key") > 1)
-    reasons = reasons.with_columns(
-        invalid=pl.when("twice")
-        .then(pl.lit("two profiles have this key"))
-        .when((pl.col("several") > 1) & pl.lit(policy.identities == "none"))
-        .then(pl.lit("the profile has several identities"))
-    )
-    usable = reasons.filter(pl.col("reason").is_null(), pl.col("invalid").is_null())
-    if policy.identities == "one":
-        usable = _preferred(usable, people)
-    rows = usable.select("profile_id", "key").lazy().join(people.lazy().drop("_several"), on="profile_id", how="left")
-    invalid = reasons.filter(pl.col("invalid").is_not_null()).select("profile_id", "key", reason="invalid")
-    held = reasons.filter(pl.col("invalid").is_null(), pl.col("reason").is_not_null())
-    return Addressed(
-        rows=rows.sort("key"),
-        held=pl.concat([held.select("profile_id", "key", "reason"), _without(people, policy, refused)]).lazy(),
-        invalid=invalid.lazy(),
-        writable=writable.lazy().select("key") if not policy.allow_new else None,
-        counts={
-            "profiles": len(people),
-            "without_identity": int((people["_several"].fill_null(0) == 0).sum()),
-            "would_create": int(usable["in_heap"].is_null().sum()),
-            "several_identities": int((people["_several"].fill_null(0) > 1).sum()),
-        },
-    )
-
-
-def _preferred(usable: pl.DataFrame, people: pl.DataFrame) -> pl.DataFrame:
-    """Keep one identity per profile."""
-    if "heap_identity" in people.columns:
-        usable = usable.join(people.select("profile_id", first="heap_identity"), on="profile_id", how="left")
-    else:
-        usable = usable.with_columns(first=pl.lit(None, pl.String))
-    order = [(pl.col("key") == pl.col("first")).fill_null(value=False), pl.col("last_modified"), pl.col("key")]
-    ordered = usable.sort(order, descending=[True, True, False], nulls_last=True)
-    return ordered.unique("profile_id", keep="first", maintain_order=True)
+    return identities
 
 
 @cache
 def no_addresses() -> pl.LazyFrame:
     """Return a held or invalid table without rows."""
     return pl.LazyFrame(schema=_SET_ASIDE)
-
-
-def _reason(policy: AddressPolicy, pairs: pl.DataFrame) -> pl.Expr:
-    suppressed = pl.col("key").is_in(list(policy.suppressed))
-    migrated = pl.col("migrated").is_not_null() if "migrated" in pairs.columns else pl.lit(value=False)
-    absent = pl.col("in_heap").is_null() & (pl.lit(not policy.allow_new) | migrated)
-    return (
-        pl.when(suppressed)
-        .then(pl.lit("suppressed"))
-        .when(absent)
-        .then(pl.lit(NOT_IN_HEAP))
-        .otherwise(pl.lit(None, pl.String))
-    )
-
-
-def _without(people: pl.DataFrame, policy: AddressPolicy, refused: pl.LazyFrame | None) -> pl.DataFrame:
-    """Return the profiles without a key, with reasons."""
-    keyless = people.filter(pl.col("_several").fill_null(0) == 0).select("profile_id", key=pl.lit(None, pl.String))
-    if refused is None:
-        return keyless.with_columns(reason=pl.lit(policy.missing))
-    reasons = refused.select("profile_id", "reason").collect()
-    joined = keyless.join(reasons, on="profile_id", how="left", maintain_order="left")
-    return joined.with_columns(pl.col("reason").fill_null(policy.missing))

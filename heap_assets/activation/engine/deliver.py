@@ -226,7 +226,7 @@ class _Run:
         values = unprepared(self.spec, self.destination, addressed.rows)
         carries = addressed.keyed is not None and addressed.keyed.former is not None
         at_once = carries or addressed.read_back is not None or not divisible(self.destination)
-        evaluated = Evaluated.of(values.rows, at_once=at_once)
+        evaluated = Evaluated.of(values.rows, scratch, at_once=at_once)
         division = Division()
         if not at_once:
             division = division_of(self.destination, max(evaluated.count, stored.count), evaluated.empty.width)
@@ -241,6 +241,7 @@ class _Run:
             *(self.spec, self.destination, addressed, self.store, self.key, self.day, self.lease.fence, force),
             forgotten(self.store, self.spec.name),
             still_open,
+            scratch,
         )
         if division.parts == 1:
             plan = comparison.at_once(
@@ -250,8 +251,9 @@ class _Run:
         else:
             plan = comparison.in_parts(spilled, values, ledger, scratch)
         report = replace(planned(self.blank, plan, self.key), recovered=plan.recovered)
-        set_aside = plan.set_aside.with_columns(run_id=pl.lit(self.blank.run_id))
-        write_set_aside(self.store, set_aside, self.spec.folder, self.started, self.lease.fence)
+        if len(plan.set_aside):
+            set_aside = plan.set_aside.lazy(self.blank.run_id)
+            write_set_aside(self.store, set_aside, self.spec.folder, self.started, self.lease.fence)
         if plan.concerns and not confirmed:
             self._saved(ledger, scratch)
             return self._recorded(replace(report, status=Status.NEEDS_CONFIRMATION, reason="; ".join(plan.concerns)))
@@ -263,7 +265,7 @@ class _Run:
         if plan.merge is not None:
             save_settled(self.store, self.spec.folder, plan.merge.settled)
         stats = self._send(sender, plan)
-        del plan, comparison, spilled, set_aside  # the log is folded in the memory that these took
+        del plan, comparison, spilled  # the log is folded in the memory that these took
         return self._recorded(self._finished(report, stats, self._saved(ledger, scratch)))
 
     def _carry_over(

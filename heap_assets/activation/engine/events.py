@@ -9,15 +9,10 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import polars as pl
 
-from heap_assets.activation.engine.addressing import (
-    NOT_IN_HEAP,
-    Addressed,
-    AddressPolicy,
-    addressed,
-    writable_identities,
-)
+from heap_assets.activation.engine.addressing import NOT_IN_HEAP, Addressed, AddressPolicy, writable_users
 from heap_assets.activation.engine.canonical import utf16_units
 from heap_assets.activation.engine.event_keys import EventKey, KeyedEvents, event_time
+from heap_assets.activation.engine.selection import addressed
 from heap_assets.errors import SettingsError
 from heap_assets.values import PRIVATE, apart, read_times
 
@@ -132,14 +127,15 @@ def addressed_events(
     )
     waiting = waiting.select("profile_id", "key", pl.col("reason").fill_null("its person is not in Heap yet"))
     rows = joined.filter(pl.col("key").is_not_null())
-    created = rows.select("key").unique().join(writable_identities(users, single).collect(), on="key", how="anti")
+    writable = writable_users(users, single).select(key="identity")
+    created = rows.lazy().select("key").unique().join(writable, on="key", how="anti").select(pl.len()).collect().item()
     return Addressed(
         rows=rows.lazy(),
         held=waiting.lazy(),
         invalid=keyless.filter(pl.col("reason").is_not_null()).lazy(),
         counts={
             **people.counts,
-            "would_create": len(created),
+            "would_create": created,
             "unknown_identities": in_wait["identity"].n_unique(),
             "before_since": len(every_event) - len(recent),
             "expired": len(keyless) - len(waiting),

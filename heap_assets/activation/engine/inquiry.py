@@ -60,7 +60,7 @@ def planned_for(
     facts = {"mapping": ", ".join(f"{name} from {prop.column}" for name, prop in spec.mapped.items()) or "no property"}
     if plan.merge is not None and (left := plan.merge.left_of(key)):
         facts["left as it is there"] = ", ".join(left)
-    reasons = plan.set_aside["reason"].to_list()
+    reasons = plan.set_aside.frame()["reason"].to_list()
     if reasons:
         facts["not sent"] = "; ".join(dict.fromkeys(reasons))
     if plan.no_consent:

@@ -167,7 +167,7 @@ class LiveSender:
         if concern := self._guard.concern(plan.changes.send, report.known):
             return replace(report, status=Status.NEEDS_CONFIRMATION, reason=concern, concerns=(concern,))
         if len(plan.set_aside):
-            self._aside.append(plan.set_aside.with_columns(run_id=pl.lit(self.run_id)))
+            self._aside.append(plan.set_aside.frame().with_columns(run_id=pl.lit(self.run_id)))
         stats = self._send(sender, plan.changes.send)
         self._take(log, of_keys)
         return self._finished(report, stats)
@@ -225,7 +225,7 @@ class LiveSender:
                 changelog.add(entries)
             changelog.write(self.store, started, fence)
         if self._aside:
-            write_set_aside(self.store, pl.concat(self._aside), self.spec.folder, started, fence)
+            write_set_aside(self.store, pl.concat(self._aside).lazy(), self.spec.folder, started, fence)
         seconds = (datetime.now(UTC) - started).total_seconds()
         write_run(self.store, self.spec.folder, replace(self._totals, seconds=seconds), fence, started, self.day)
         self._guard.save()

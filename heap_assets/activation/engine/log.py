@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import polars as pl
 
+from heap_assets.activation.engine.batches import batches
 from heap_assets.activation.engine.hashing import UNKNOWN
 from heap_assets.errors import DamagedFileError, DeliveryError
 from heap_assets.storage import Store, from_parquet, is_whole, side_by_side, state_keys, to_parquet
@@ -78,7 +79,7 @@ _SMALL, _MERGED = 100, 200
 """A frame of few rows takes several times the memory of its bytes: it is kept as such, and so many are made one."""
 _GROUP_ROWS = 25_000
 """Rows of a row group of a ledger of many, so that it is read in small pieces."""
-_READ_BYTES = 4 << 20
+_READ_BYTES = 1 << 20
 """A stored state of so many bytes is read at once."""
 _OWN_ROWS = 20_000
 """So many rows of the segments that this writer wrote are kept, so that they need not be read to be folded."""
@@ -130,7 +131,7 @@ class Stored:
         """Yield the rows in their order, so many at a time."""
         if isinstance(self.rows, pl.DataFrame):
             return self.rows.iter_slices(rows)
-        return iter(self.rows.collect_batches(chunk_size=rows, maintain_order=True, engine="streaming"))
+        return batches(self.rows, rows, self.count)
 
 
 _S = TypeVar("_S", Snapshot, Stored)

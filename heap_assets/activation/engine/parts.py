@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from heap_assets.activation.engine.batches import batches, count_of, is_of_one_file
 from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.log import Log, Snapshot, Stored, changes_of, fold_onto, last_of
 from heap_assets.activation.engine.spec import Mode
@@ -67,22 +68,25 @@ class Evaluated:
     empty: pl.DataFrame
 
     @classmethod
-    def of(cls, rows: pl.LazyFrame, *, at_once: bool) -> Evaluated:
-        """Evaluate rows; more than a part of them are counted first, unless they are wanted `at_once`."""
+    def of(cls, rows: pl.LazyFrame, scratch: Path, *, at_once: bool) -> Evaluated:
+        """Evaluate rows once; more than a part of them are put aside to be counted, unless wanted `at_once`."""
         if at_once:
             frame = rows.collect()
             return cls(len(frame), iter([frame]), frame.clear())
-        batches = iter(rows.collect_batches(chunk_size=PART_ROWS, maintain_order=True, engine="streaming"))
+        empty = pl.DataFrame(schema=rows.collect_schema())
+        if is_of_one_file(rows):
+            count = count_of(rows)
+            return cls(count, batches(rows, PART_ROWS, count), empty)
+        read = batches(rows, PART_ROWS)
         first: list[pl.DataFrame] = []
-        count = 0
-        for batch in batches:
+        while sum(map(len, first)) <= PART_ROWS:
+            if (batch := next(read, None)) is None:
+                return cls(sum(map(len, first)), iter(first), empty)
             first.append(batch)
-            count += len(batch)
-            if count > PART_ROWS:
-                count = int(rows.select(pl.len()).collect(engine="streaming").item())
-                break
-        empty = first[0].clear() if first else pl.DataFrame(schema=rows.collect_schema())
-        return cls(count, chain(first, batches), empty)
+        spill = Spill(scratch / "counted", empty)
+        for batch in chain(first, read):
+            spill.add(batch, None)
+        return cls(spill.rows, spill.frames(), empty)
 
     def spilled(self, file: Path, division: Division, key: str) -> Spill:
         """Put the rows aside by the part of their key, numbered by :data:`PLACE` if there are several."""
@@ -100,8 +104,13 @@ class Evaluated:
 
 def division_of(destination: Destination, rows: int, width: int = 1) -> Division:
     """Return how so many rows, of so many columns, are divided."""
+    return Division(number_of(rows, width), destination.key_recipe)
+
+
+def number_of(rows: int, width: int = 1) -> int:
+    """Return into how many parts so many rows, of so many columns, are divided."""
     in_part = max(1, min(PART_ROWS, _PART_CELLS // width))
-    return Division(min(-(-max(rows, 1) // in_part), _MOST_PARTS), destination.key_recipe)
+    return min(-(-max(rows, 1) // in_part), _MOST_PARTS)
 
 
 class LedgerParts:
@@ -139,11 +148,11 @@ class LedgerParts:
         rows = self._rows.read(part)
         return rows if self._changes is None else fold_onto(rows, last_of([self._changes.read(part)]))
 
-    def divided(self, keys: pl.Series, file: Path) -> Spill:
+    def divided(self, keys: Iterable[pl.Series], file: Path) -> Spill:
         """Put keys aside by part, as a column `key`."""
-        rows = keys.alias("key").to_frame()
-        spill = Spill(None if self.division.parts == 1 else file, rows)
-        spill.add(rows, self.division.of(keys))
+        spill = Spill(None if self.division.parts == 1 else file, pl.DataFrame(schema={"key": pl.String()}))
+        for some in keys:
+            spill.add(some.alias("key").to_frame(), self.division.of(some))
         return spill
 
     def cuts(self) -> pl.Series:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import Any
 import polars as pl
 
 from heap_assets.activation.engine.addressing import Addressed, no_addresses
+from heap_assets.activation.engine.aside import SetAside
+from heap_assets.activation.engine.batches import batches
 from heap_assets.activation.engine.destination import Destination
 from heap_assets.activation.engine.difference import Plan, plan_insert, plan_upsert, respelled
 from heap_assets.activation.engine.guard import concerns, resent
 from heap_assets.activation.engine.hashing import UNKNOWN, hashed_keys
 from heap_assets.activation.engine.log import FIELD, Snapshot
-from heap_assets.activation.engine.parts import LedgerParts
+from heap_assets.activation.engine.parts import PART_ROWS, LedgerParts
 from heap_assets.activation.engine.prepare import Prepared, Unprepared, prepare, prepared
 from heap_assets.activation.engine.report import SyncReport
 from heap_assets.activation.engine.spec import Mode, SyncSpec
@@ -45,7 +47,7 @@ class SyncPlan:
 
     changes: Plan
     rows: PlannedRows
-    set_aside: pl.DataFrame
+    set_aside: SetAside
     concerns: list[str]
     addressing: dict[str, int]
     no_consent: int
@@ -64,7 +66,6 @@ class Part:
     """
 
     plan: Plan
-    set_aside: list[pl.DataFrame]
     no_consent: int
     respelt: int
     valued: Mapping[str, int]
@@ -84,6 +85,8 @@ class Comparison:
         Keyed hashes of the keys that must never be sent again.
     still_open
         Keys that the destination is working on since an earlier run.
+    scratch
+        A folder for what does not fit into memory; nothing leaves it without one.
     """
 
     spec: SyncSpec
@@ -96,20 +99,7 @@ class Comparison:
     force: bool
     forgotten: pl.Series
     still_open: pl.Series | None = None
-    held: pl.DataFrame = field(init=False)
-    invalid: pl.DataFrame = field(init=False)
-    writable: pl.Series | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        writable = self.addressed.writable
-        object.__setattr__(self, "held", self.addressed.held.collect())
-        object.__setattr__(self, "invalid", self.addressed.invalid.collect())
-        object.__setattr__(self, "writable", None if writable is None else writable.collect()["key"])
-
-    @property
-    def untouchable(self) -> pl.Series:
-        """Keys that nothing is sent for, not even a withdrawal."""
-        return pl.concat([self.held["key"], self.invalid["key"]]).drop_nulls()
+    scratch: Path | None = None
 
     def at_once(self, rows: Prepared, ledger: pl.DataFrame) -> SyncPlan:
         """Plan all rows at once."""
@@ -124,8 +114,12 @@ class Comparison:
                 salt=self.salt,
             )
             rows, ledger = merge.prepared, merge.ledger
-        part = self._part(rows, forgotten, ledger, self.untouchable, self.writable)
-        plan = self._judged(part, PlannedRows.of(part.plan.send), merge)
+        aside = SetAside(None if self.scratch is None else self.scratch / "aside")
+        ledger_keys = ledger.select("key")
+        untouchable = _together_in(ledger_keys, self._untouchable(aside))
+        writable = None if self.addressed.writable is None else _together_in(ledger_keys, self._writable())
+        part = self._part(rows, forgotten, ledger, untouchable, writable, aside)
+        plan = self._judged(part, PlannedRows.of(part.plan.send), aside, merge)
         sent = part.plan.send
         if HELD in sent.columns:
             sent = sent.filter(pl.col(HELD).is_null()).drop(HELD)
@@ -134,19 +128,37 @@ class Comparison:
 
     def in_parts(self, rows: Spill, unprepared: Unprepared, ledger: LedgerParts, scratch: Path) -> SyncPlan:
         """Plan rows part by part; what is planned is put aside in the folder `scratch`."""
-        part, planned_rows = self._planned(rows, unprepared, ledger, scratch, by_number=None)
-        if part is None:  # some keys of events are no numbers, though all those of a part are
-            part, planned_rows = self._planned(rows, unprepared, ledger, scratch, by_number=False)
-        assert part is not None
-        return self._judged(part, planned_rows, None)
+        plan = self._planned(rows, unprepared, ledger, scratch, by_number=None)
+        if plan is None:  # some keys of events are no numbers, though all those of a part are
+            plan = self._planned(rows, unprepared, ledger, scratch, by_number=False)
+        assert plan is not None
+        return plan
+
+    def _untouchable(self, aside: SetAside) -> Iterator[pl.Series]:
+        """Put the rows aside that wait or are invalid as they are addressed.
+
+        Yields their keys: nothing is sent for them, not even a withdrawal.
+        """
+        for frame, kind in ((self.addressed.invalid, "invalid"), (self.addressed.held, "held")):
+            for batch in batches(frame, PART_ROWS) if frame is not no_addresses() else ():
+                aside.add(self._aside(batch, kind))
+                yield batch["key"].drop_nulls()
+
+    def _writable(self) -> Iterator[pl.Series]:
+        """Yield the only keys that may be withdrawn."""
+        assert self.addressed.writable is not None
+        return (batch["key"] for batch in batches(self.addressed.writable, PART_ROWS))
 
     def _planned(
         self, rows: Spill, unprepared: Unprepared, ledger: LedgerParts, scratch: Path, *, by_number: bool | None
-    ) -> tuple[Part | None, PlannedRows]:
+    ) -> SyncPlan | None:
         """Plan all parts; None if they differ in whether keys of events are compared as numbers."""
         parts, cuts = ledger.division.parts, ledger.cuts()
-        untouchable = ledger.divided(self.untouchable, scratch / "untouchable")
-        writable = None if self.writable is None else ledger.divided(self.writable, scratch / "writable")
+        aside = SetAside(scratch / f"aside-{by_number}")
+        untouchable = ledger.divided(self._untouchable(aside), scratch / "untouchable")
+        may_be_withdrawn: Spill | None = None
+        if self.addressed.writable is not None:
+            may_be_withdrawn = ledger.divided(self._writable(), scratch / "writable")
         window = -(-max(rows.rows, 1) // parts)
         moving, leaving = (Spill(scratch / f"{name}-{by_number}", pl.DataFrame()) for name in ("moving", "leaving"))
         judged = []
@@ -156,7 +168,8 @@ class Comparison:
                 *self._without_forgotten(read),
                 ledger.read(number),
                 untouchable.read(number)["key"],
-                None if writable is None else writable.read(number)["key"],
+                None if may_be_withdrawn is None else may_be_withdrawn.read(number)["key"],
+                aside,
                 by_number=by_number,
             )
             leaves = part.plan.send["op"] == "withdraw"
@@ -175,8 +188,8 @@ class Comparison:
 
         planned_rows = PlannedRows(moving.rows + leaving.rows, frames)
         if by_number is None and len({part.plan.by_number for part in judged} - {None}) > 1:
-            return None, planned_rows
-        return _together(judged, unprepared.names, empty), planned_rows
+            return None
+        return self._judged(_together(judged, unprepared.names, empty), planned_rows, aside, None)
 
     def _part(
         self,
@@ -185,9 +198,11 @@ class Comparison:
         ledger: pl.DataFrame,
         untouchable: pl.Series,
         writable: pl.Series | None,
+        set_aside: SetAside,
         *,
         by_number: bool | None = None,
     ) -> Part:
+        """Plan rows; those of them that are not sent are put aside."""
         spec, destination = self.spec, self.destination
         if destination.mode is Mode.INSERT:
             plan = plan_insert(rows, ledger, self.fence, spec, destination.dedupe, by_number=by_number)
@@ -218,10 +233,12 @@ class Comparison:
         if reasons.null_count() < len(reasons):
             send = send.with_columns(reasons.alias(HELD))
             aside.append((send.filter(pl.col(HELD).is_not_null()).with_columns(reason=HELD), "held"))
+        for frame, kind in aside:
+            if len(frame):
+                set_aside.add(self._aside(frame, kind))
         columns = {name: ledger[FIELD + name] for name in rows.names if FIELD + name in ledger.columns}
         return Part(
             replace(plan, send=send),
-            [self._aside(frame, kind) for frame, kind in aside if len(frame)],
             len(rows.no_consent),
             len(before),
             {name: int((column > UNKNOWN).sum()) for name, column in columns.items()},
@@ -229,7 +246,7 @@ class Comparison:
             int((ledger["status"] == "unknown").sum()),
         )
 
-    def _judged(self, part: Part, rows: PlannedRows, merge: Merged | None) -> SyncPlan:
+    def _judged(self, part: Part, rows: PlannedRows, aside: SetAside, merge: Merged | None) -> SyncPlan:
         """Return the plan with what is unusual about it; `rows`: all of it."""
         plan, worries = part.plan, list[str]()
         history = usual_runs(self.store, self.spec.folder)
@@ -239,11 +256,10 @@ class Comparison:
             worries = concerns(self.spec.guard, plan, rows, part.valued, part.respelt, shares)
         elif self.addressed.keyed is not None:
             plan, worries = resent(self.spec.guard, plan, rows, self.addressed.keyed.key, history)
-        aside = [self._aside(self.invalid, "invalid"), self._aside(self.held, "held"), *part.set_aside]
         return SyncPlan(
             plan,
             rows.filter(pl.col(HELD).is_null()) if HELD in plan.send.columns else rows,
-            pl.concat([pl.DataFrame(schema=SET_ASIDE_SCHEMA), *aside]),
+            aside,
             worries,
             self.addressed.counts,
             part.no_consent,
@@ -281,11 +297,10 @@ def _together(parts: Sequence[Part], names: Sequence[str], empty: pl.DataFrame) 
         tuple(name for name in names if name in new),
         pl.concat([plan.forced for plan in plans]),
     )
-    aside = [frame for part in parts for frame in part.set_aside]
     no_consent, respelt, recovered = (
         sum(getattr(part, name) for part in parts) for name in ("no_consent", "respelt", "recovered")
     )
-    return Part(plan, aside, no_consent, respelt, valued, in_ledger, recovered)
+    return Part(plan, no_consent, respelt, valued, in_ledger, recovered)
 
 
 def build_plan(
@@ -340,17 +355,16 @@ def planned(report: SyncReport, plan: SyncPlan, key: bytes) -> SyncReport:
     """Put the numbers of a plan into a report."""
     counts: dict[str, Any] = dict(plan.changes.counts)
     refused = counts.pop("invalid", 0)
-    invalid = plan.set_aside.filter(pl.col("kind") == "invalid")
-    held = plan.set_aside.filter(pl.col("kind") == "held")
+    aside = plan.set_aside
     return replace(
         report,
         planned=len(plan.rows),
-        invalid=len(invalid) + refused,
+        invalid=aside.count("invalid") + refused,
         no_consent=plan.no_consent,
         left=plan.merge.fields if plan.merge is not None else 0,
-        held=len(held),
-        invalid_reasons=count_reasons(invalid["reason"]),
-        held_reasons=count_reasons(held["reason"]),
+        held=aside.count("held"),
+        invalid_reasons=most_frequent(aside.reasons("invalid")),
+        held_reasons=most_frequent(aside.reasons("held")),
         full_resend_reason=plan.changes.full_resend_reason,
         new_properties=plan.changes.new_names,
         concerns=tuple(plan.concerns),
@@ -360,11 +374,10 @@ def planned(report: SyncReport, plan: SyncPlan, key: bytes) -> SyncReport:
     )
 
 
-def count_reasons(reasons: pl.Series) -> dict[str, int]:
-    """Count equal reasons, the twenty most frequent."""
-    if not len(reasons):
-        return {}
-    return most_frequent(reasons.alias("reason").to_frame().group_by("reason").len())
+def _together_in(ledger_keys: pl.DataFrame, keys: Iterable[pl.Series]) -> pl.Series:
+    """Return those of keys that the ledger has."""
+    own = (some.alias("key").to_frame().join(ledger_keys, on="key", how="semi") for some in keys)
+    return pl.concat([ledger_keys.clear(), *own])["key"]
 
 
 def most_frequent(counts: pl.DataFrame) -> dict[str, int]:

@@ -31,7 +31,7 @@ class Spill:
         self.rows = 0
 
     def add(self, frame: pl.DataFrame, buckets: pl.Series | None) -> None:
-        """Add rows; `buckets`: the number of each one's bucket, None for the only one."""
+        """Add rows; `buckets`: the number of each one's bucket, None if all are in the first."""
         self.rows += len(frame)
         if frame.schema != self._empty.schema:
             self._empty = pl.concat([self._empty, frame.clear()], how="diagonal_relaxed")
@@ -42,15 +42,22 @@ class Spill:
 
     def read(self, bucket: int = 0) -> pl.DataFrame:
         """Return the rows of a bucket."""
-        frames = self._frames if self._file is None else list(self._read(self._file, bucket))
+        frames = list(self.frames(bucket))
         if len(frames) == 1 and frames[0].schema == self._empty.schema:
             return frames[0]
         return pl.concat([self._empty, *frames], how="diagonal_relaxed", rechunk=True)
 
+    def frames(self, bucket: int = 0) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a bucket, as many at a time as were written at once."""
+        return iter(self._frames) if self._file is None else self._read(self._file, bucket)
+
     def _write(self, file: Path) -> None:
         rows = pl.concat(self._frames, how="diagonal_relaxed")
         self._frames, self._unwritten = [], 0
-        by_bucket = rows.partition_by(_BUCKET, as_dict=True, include_key=False, maintain_order=True)
+        if _BUCKET in rows.columns:
+            by_bucket = rows.partition_by(_BUCKET, as_dict=True, include_key=False, maintain_order=True)
+        else:
+            by_bucket = {(0,): rows}
         del rows
         with file.open("ab") as slices:
             for (bucket,), part in by_bucket.items():

@@ -25,6 +25,8 @@ from heap_assets.storage import Store, from_parquet, state_keys, to_parquet
 MEDIAN_OF = 7
 """Number of past runs that say what is usual."""
 
+_GROUP_ROWS = 25_000
+"""Rows of a row group of those that were not sent, which may be many."""
 _RECENT = 100
 """So many of the newest runs are searched for one that has just ended; live ones come once a minute."""
 _SENT = (Status.SUCCEEDED, Status.PARTIAL, Status.STOPPED)
@@ -216,10 +218,9 @@ class Changelog:
             store.write(key, to_parquet(parts))
 
 
-def write_set_aside(store: Store, frame: pl.DataFrame, sync: str, started: datetime, fence: int) -> None:
+def write_set_aside(store: Store, rows: pl.LazyFrame, sync: str, started: datetime, fence: int) -> None:
     """Write the rows that a run did not send."""
-    if len(frame):
-        write_table(store, _key(sync, "set_aside", started, fence), frame)
+    store.sink(_key(sync, "set_aside", started, fence), rows, group_rows=_GROUP_ROWS)
 
 
 def _folder(sync: str, table: str, day: str | None) -> str:
