@@ -12,9 +12,11 @@ from adbc_driver_postgresql import dbapi
 from heap_assets.pipelines import erasure
 from heap_assets.project import open_project, parse_settings
 from heap_assets.project.project import Project
+from heap_assets.sources.warehouse.bigquery.client import BigQueryAccount
 from heap_assets_tests.pipelines.delivery_world import World
 from heap_assets_tests.privacy.canary import BOB, CANARIES, ZOE, copied, places_of
 from heap_assets_tests.s3_server import s3_server
+from heap_assets_tests.sources.warehouse import servers
 from heap_assets_tests.sources.warehouse.small_lake import publish_all
 
 
@@ -33,6 +35,33 @@ def test_published_tables_have_nothing_of_the_person(canary_base: World, tmp_pat
     assert ZOE in published
     request = erased(world.project)
     remaining = text_of(postgres)
+    assert BOB in remaining
+    assert not [canary for canary in CANARIES if canary in remaining]
+    assert not [name for name in erasure.proof(world.project, request)["not_reached"] if name.startswith("publish")]
+
+
+def test_published_tables_in_bigquery_have_nothing_of_the_person(
+    canary_base: World, tmp_path: Path, bigquery_emulator: servers.Emulator
+) -> None:
+    dataset = f"erased_{uuid4().hex[:8]}"
+    section = (
+        f"publish:\n  bq: {{kind: bigquery, project: demo, dataset: {dataset}, endpoint: '{bigquery_emulator.rest}', "
+        "resolved_views: null, assets: [heap/users, heap/events/signup, warehouse/contacts, identity/graph]}"
+    )
+    world = copied(canary_base, tmp_path / "world", more=section)
+    with BigQueryAccount("demo", endpoint=bigquery_emulator.rest).client() as client:
+        client.create_dataset(dataset)
+        publish_all(world.project, "bq")
+
+        def text() -> str:
+            names = [table.table_id for table in client.list_tables(dataset)]
+            rows = [row for name in names for row in client.query(f"SELECT * FROM `{dataset}.{name}`").result()]
+            return "\n".join(str(row.values()) for row in rows).lower()
+
+        published = text()
+        assert ZOE in published
+        request = erased(world.project)
+        remaining = text()
     assert BOB in remaining
     assert not [canary for canary in CANARIES if canary in remaining]
     assert not [name for name in erasure.proof(world.project, request)["not_reached"] if name.startswith("publish")]
