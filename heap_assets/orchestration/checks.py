@@ -30,11 +30,12 @@ from heap_assets.quality import (
     Number,
     Severity,
     StoredResult,
+    add_stored,
     could_not_evaluate,
     record_check,
     result_store,
 )
-from heap_assets.storage import Lake
+from heap_assets.storage import Lake, side_by_side
 
 LAKE = "lake"
 """The resource of the lake, before :class:`Names` had its say."""
@@ -141,10 +142,13 @@ class StepChecks:
         results = list(self._results(asset, partition or ALL_PARTITIONS, reported or {}))
         key, run_id = partition or ALL_PARTITIONS, self._context.run.run_id
         version = result_store.partition_version(self._lake, asset, key)
-        unreported = self._unreported[asset, key] = [
-            (check, record_check(self._lake.store, check, result, partition=key, version=version, run_id=run_id))
-            for check, result in results
-        ]
+        stored = side_by_side(
+            self._lake.store,
+            lambda one: record_check(self._lake.store, *one, partition=key, version=version, run_id=run_id),
+            results,
+        )
+        unreported = self._unreported[asset, key] = list(zip((check for check, _ in results), stored, strict=True))
+        add_stored(self._shared, (result for _, result in unreported))
         if asset not in self._recorded:
             self._recorded = {asset: {}}  # of the asset before nothing is asked any more
         self._recorded[asset] |= {(check.name, key): stored for check, stored in unreported}

@@ -13,7 +13,7 @@ from heap_assets.quality.dumps import (
     landing_result,
     quota_result,
 )
-from heap_assets.quality.engine import Check, CheckContext, Evaluate, blocking_checks, record_check
+from heap_assets.quality.engine import Check, CheckContext, Evaluate, add_stored, blocking_checks, record_check
 from heap_assets.quality.functions import checks_for_function
 from heap_assets.quality.heap_tables import (
     checks_for_event_table,
@@ -71,6 +71,7 @@ __all__ = [
     "StoredResult",
     "Thresholds",
     "WarehouseKeys",
+    "add_stored",
     "api_version_check",
     "api_version_lives",
     "blocking_checks",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -9,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 import polars as pl
 
+from heap_assets.errors import MissingInputError
 from heap_assets.quality import result_store
 from heap_assets.quality.result_store import ALL_PARTITIONS, StoredResult
 from heap_assets.quality.results import CheckResult, Severity, nothing_to_compare
@@ -16,6 +18,8 @@ from heap_assets.storage import Lake, Store
 
 T = TypeVar("T")
 _CACHE_ENTRIES = 64
+_READ_AT_ONCE = 4 << 20
+"""Bytes of a partition up to which checks share its rows in memory."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,15 @@ class CheckContext:
         return date.fromisoformat(self.partition)
 
     def rows(self) -> pl.LazyFrame:
-        """Return the rows of the partition; MissingInputError if it was never built."""
-        return self.lake.scan(self.asset, None if self.partition == ALL_PARTITIONS else self.partition)
+        """Return the rows of the partition, read once if it is small; MissingInputError if it was never built."""
+        return self.once("rows", self._rows)
 
     def other(self, asset: str, days_back: int = 0) -> pl.LazyFrame | None:
         """Return the rows of another asset (or another day of this one), None if that was never built."""
-        partition = str(self.day - timedelta(days=days_back))
-        return self.lake.scan(asset, partition) if self.lake.store.exists(self.lake.key(asset, partition)) else None
+        try:
+            return self.lake.scan(asset, str(self.day - timedelta(days=days_back)))
+        except MissingInputError:
+            return None
 
     def notes(self) -> dict[str, Any]:
         """Return the notes in the partition's footer, as its writer stored them."""
@@ -60,6 +66,9 @@ class CheckContext:
         partitions = [str(self.day - timedelta(days=n)) for n in days_back]
         results = {day: self.recorded.get((self.check, day)) for day in partitions}
         unread = [day for day, result in results.items() if result is None]
+        if not self.lake.store.is_local:  # each that there is not would be a request
+            stored = self.cached(_listing(self.asset, self.check), self._stored)
+            unread = [day for day in unread if day in stored]
         read = result_store.read_many(self.lake.store, self.asset, self.check, unread)
         results |= {result.partition: result for result in read}
         return [result for result in results.values() if result is not None]
@@ -78,9 +87,33 @@ class CheckContext:
             self.step_shared[name] = compute()
         return cast(T, self.step_shared[name])
 
+    @property
+    def _key(self) -> str | None:
+        return None if self.partition == ALL_PARTITIONS else self.partition
+
+    def _rows(self) -> pl.LazyFrame:
+        key, store = self.lake.key(self.asset, self._key), self.lake.store
+        info = store.head(key)
+        if info is None or info.size > _READ_AT_ONCE:
+            return self.lake.scan(self.asset, self._key)
+        return pl.read_parquet(io.BytesIO(store.read_stored(key))).lazy()
+
+    def _stored(self) -> set[str]:
+        return result_store.partitions(self.lake.store, self.asset, self.check)
+
     def _notes(self) -> dict[str, Any]:
-        partition = self.lake.find(self.asset, None if self.partition == ALL_PARTITIONS else self.partition)
+        partition = self.lake.find(self.asset, self._key)
         return dict(partition.notes) if partition else {}
+
+
+def add_stored(step_shared: Mapping[str, Any], results: Iterable[StoredResult]) -> None:
+    """Add results that a step has stored to what it knows to be there."""
+    for result in results:
+        step_shared.get(_listing(result.asset, result.check), set()).add(result.partition)
+
+
+def _listing(asset: str, check: str) -> str:
+    return f"partitions with a result of {check} on {asset}"
 
 
 Evaluate = Callable[[CheckContext], CheckResult]

@@ -303,7 +303,7 @@ def _volume(s: CheckContext, t: Thresholds) -> CheckResult:
 
 def _values_exported(s: CheckContext) -> dict[str, pl.Series | None]:
     """Return all users there are, and the sessions of the day and the day before: sessions run over midnight."""
-    users = s.cached(f"users {s.partition}", lambda: _users(s))
+    users = _users(s)
     if s.asset == SESSIONS:
         return {"user_id": users}
     sessions = s.cached(f"sessions {s.partition}", lambda: _sessions(s)) if _sessions_as_new(s) else None
@@ -326,10 +326,14 @@ def _event_users(s: CheckContext, events: Sequence[str]) -> pl.LazyFrame | None:
 
 def _users(s: CheckContext) -> pl.Series | None:
     """Read the newest users, if they are not older than the day: users add up, and a late event may name a new one."""
-    newest = max(s.lake.partitions(USERS), default="")
+    newest = s.cached("newest users", lambda: max(s.lake.partitions(USERS), default=""))
     if newest < s.partition:
         return None
-    return s.lake.scan(USERS, newest).select("user_id").unique().collect()["user_id"]
+    return s.cached(f"users {newest}", lambda: _user_ids(s, newest))
+
+
+def _user_ids(s: CheckContext, day: str) -> pl.Series:
+    return s.lake.scan(USERS, day).select("user_id").unique().collect()["user_id"]
 
 
 def _sessions_as_new(s: CheckContext) -> bool:

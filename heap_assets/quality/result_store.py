@@ -121,8 +121,16 @@ def record(
     def keep_if_current(current_data: bytes | None) -> bytes | None:
         return None if current_data is not None and _is_overtaken(Lake(store), stored, current_data) else data
 
-    store.update(object_key(asset, check, partition), keep_if_current)
+    key = object_key(asset, check, partition)
+    if store.is_local or not store.create(key, data):  # most results are first ones, which need not be read before
+        store.update(key, keep_if_current)
     return stored
+
+
+def partitions(store: Store, asset: str, check: str) -> set[str]:
+    """Return the partitions that a check has a stored result on; one listing."""
+    listed = (parts(info.key) for info in store.list(f"{ROOT}/{asset}/{check}/"))
+    return {partition for path, name, partition in listed if (path, name) == (asset, check)}
 
 
 def _is_overtaken(lake: Lake, stored: StoredResult, current_data: bytes) -> bool:
