@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 
 import pytest
 
+from heap_assets.privacy.texts import is_searchable
 from heap_assets_tests.foreign.company import MAY_FAIL
 from heap_assets_tests.foreign.elsewhere import Vendors, vendors
 from heap_assets_tests.foreign.scenario import Scenario, scenario
+from heap_assets_tests.privacy.canary import places_of
 from heap_assets_tests.sources.warehouse import servers
 
 pytestmark = pytest.mark.slow
@@ -42,6 +45,26 @@ def test_from_an_empty_folder_to_profiles_at_heap(world: Scenario, elsewhere: Ve
 def test_a_second_night_that_was_killed_half_way_comes_to_the_same(world: Scenario, elsewhere: Vendors) -> None:
     world.second_night()
     _holds(world, elsewhere)
+
+
+def test_a_person_is_erased_and_no_byte_of_them_is_left(world: Scenario) -> None:
+    """The last one: the truth of the company has the person still."""
+    if not world.seconds:
+        world.first_night()
+    erase = world.deployment.command
+    known = [one for one in world.company.people if one.identity and one.contact and one.customer]
+    person, other = known[0], known[-1]
+    assert set(places_of(world.deployment.lake, person.email, other.email)) == {person.email, other.email}
+    request = json.loads(erase("erase", "request", f"email:{person.email}", "--json"))
+    identifiers = {one.partition(":")[2] for one in request["identifiers"]}
+    assert {person.email, person.identity, person.contact, str(person.customer)} <= identifiers
+    erase("erase", "confirm", request["request"], "--yes")
+    result = json.loads(erase("erase", "run", "--json"))
+    assert result["requests"] == {request["request"]: "complete"}, result["unsettled"]
+    told = [value for value in identifiers if is_searchable(value)]
+    assert person.email in told
+    assert places_of(world.deployment.lake, *told) == {}
+    assert places_of(world.deployment.lake, other.email)
 
 
 def _holds(world: Scenario, elsewhere: Vendors) -> None:

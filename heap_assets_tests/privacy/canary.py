@@ -108,5 +108,7 @@ def _readable(path: Path) -> Iterator[bytes]:
     yield data
     if data[:4] == b"PAR1":
         frame = pl.read_parquet(io.BytesIO(data))
-        yield frame.write_ndjson().encode()
+        yield frame.select(~pl.selectors.binary()).write_ndjson().encode()
+        for column in frame.select(pl.selectors.binary()):
+            yield b" ".join(column.drop_nulls().to_list())
         yield " ".join(str(pl.read_parquet_metadata(io.BytesIO(data)).get("heap_assets"))).encode()
