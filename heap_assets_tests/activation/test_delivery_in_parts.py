@@ -28,6 +28,7 @@ from heap_assets.activation import (
     SyncSpec,
     changelog,
     deliver,
+    dry_run,
     set_aside,
 )
 from heap_assets.activation.engine import deliver as running
@@ -94,10 +95,12 @@ def run(lake: Store, destination: There, rows: pl.DataFrame, day: int, calls: in
     addressed = Addressed(frame, held, no_addresses(), frame.select("key").unique() if day % 2 else None)
     force = choices.pop("force", False)
     choices = {"properties": {"Plan": "plan", "Seats": "seats"}, "concurrency": 1, "guard": NEVER} | choices
+    sync, source = SyncSpec("it", **choices), frame if destination.mode is Mode.INSERT else addressed
+    expected, planned = dry_run(sync, destination, source, lake, kit.later(day), force=force)
     report = deliver(
-        SyncSpec("it", **choices),
+        sync,
         destination,
-        frame if destination.mode is Mode.INSERT else addressed,
+        source,
         lake,
         kit.later(day),
         f"run-{day}",
@@ -109,6 +112,7 @@ def run(lake: Store, destination: There, rows: pl.DataFrame, day: int, calls: in
     entries = changelog(lake, "it").drop("key_hash", "intended_at", "answered_at", "hashes")
     return {
         "calls": wire.calls,
+        "dry run": ({name: value for name, value in asdict(expected).items() if name != "forced"}, planned.rows()),
         "report": {name: value for name, value in asdict(report).items() if name not in {*TIMED, "forced", "sample"}},
         "forced": len(report.forced),
         "ledger": kit.ledger(lake, "it").drop(times).drop(pl.selectors.starts_with("p:")).drop("failed_hash").rows(),

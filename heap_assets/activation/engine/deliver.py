@@ -23,7 +23,7 @@ from heap_assets.activation.engine.hashing import hashed_keys, salt
 from heap_assets.activation.engine.http_client import RunStats, Transport, accepted_rows
 from heap_assets.activation.engine.inquiry import first_requests
 from heap_assets.activation.engine.lease import Lease, next_fence
-from heap_assets.activation.engine.log import FIELD, Log, Stored, field_names, fold
+from heap_assets.activation.engine.log import FIELD, Log, Stored, field_names
 from heap_assets.activation.engine.maintenance import forgotten, refuse
 from heap_assets.activation.engine.parts import Division, Evaluated, LedgerParts, divisible, division_of
 from heap_assets.activation.engine.planning import (
@@ -31,14 +31,14 @@ from heap_assets.activation.engine.planning import (
     Comparison,
     SyncPlan,
     as_addressed,
-    build_plan,
     most_frequent,
     planned,
 )
-from heap_assets.activation.engine.prepare import known_by, prepared, unprepared
+from heap_assets.activation.engine.prepare import Unprepared, known_by, prepared, unprepared
 from heap_assets.activation.engine.report import Progress, Status, SyncReport
 from heap_assets.activation.engine.sender import Sender
 from heap_assets.activation.engine.spec import Mode, SyncSpec
+from heap_assets.activation.engine.spill import Spill
 from heap_assets.activation.engine.tables import (
     MEDIAN_OF,
     Changelog,
@@ -140,21 +140,62 @@ def dry_run(
     refusal = destination.precondition_error()
     blank = SyncReport(spec.name, destination.kind, "dry run", day, Status.PLANNED, refusal)
     fence = next_fence(store, spec.folder)
-    state, refused = fold(log, log.ledger()), forgotten(store, spec.name)
-    carried = carried_over(state.frame, _keyed(rows), refused, key)
-    refused = pl.concat([refused, pl.Series(sorted(carried.forgotten), dtype=pl.String)])
-    state = replace(state, frame=pl.concat([state.frame, carried.ledger]))
-    plan = build_plan(spec, destination, rows, state, store, key, day=day, fence=fence, force=force, forgotten=refused)
-    sent = plan.changes.send
+    addressed, refused = as_addressed(rows), forgotten(store, spec.name)
+    with TemporaryDirectory(prefix=SCRATCH) as folder:
+        scratch = Path(folder)
+        compared = _Compared.of(spec, destination, addressed, log, log.stored(scratch), scratch)
+        current: pl.DataFrame | None = None
+        if addressed.keyed is not None and addressed.keyed.former is not None:
+            current = compared.ledger.read()
+            carried = carried_over(current, addressed.keyed, refused, key)
+            refused = pl.concat([refused, pl.Series(sorted(carried.forgotten), dtype=pl.String)])
+            current = pl.concat([current, carried.ledger])
+        comparison = Comparison(spec, destination, addressed, store, key, day, fence, force, refused, scratch=scratch)
+        plan = compared.plan(comparison, current)
+        requests = first_requests(destination, next(plan.rows.slices(_FIRST), plan.changes.send.clear()), fence, key)
+        report = replace(planned(blank, plan, key), first_requests=tuple(requests))
+        return report, pl.concat(_shown(frame, key) for frame in [plan.changes.send.clear(), *plan.rows.frames()])
+
+
+def _shown(sent: pl.DataFrame, key: bytes) -> pl.DataFrame:
+    """Return of rows to send their hashed keys, ops and the names of their fields."""
     fields = [pl.when(pl.col(f).is_not_null()).then(pl.lit(f.removeprefix(FIELD))) for f in field_names(sent)]
     names = pl.concat_list(fields).list.drop_nulls() if fields else pl.lit(None, pl.List(pl.String))
-    requests = first_requests(destination, sent.head(_FIRST), fence, key)
-    report = replace(planned(blank, plan, key), first_requests=tuple(requests))
-    return report, sent.select(hashed_keys(sent["key"], key), "op", fields=names)
+    return sent.select(hashed_keys(sent["key"], key), "op", fields=names)
 
 
-def _keyed(rows: pl.LazyFrame | Addressed) -> KeyedEvents | None:
-    return rows.keyed if isinstance(rows, Addressed) else None
+@dataclass(frozen=True)
+class _Compared:
+    """The rows of a run and the ledger, both divided in the same way."""
+
+    values: Unprepared
+    rows: Spill
+    ledger: LedgerParts
+    scratch: Path
+
+    @classmethod
+    def of(
+        cls, spec: SyncSpec, destination: Destination, addressed: Addressed, log: Log, stored: Stored, scratch: Path
+    ) -> _Compared:
+        values = unprepared(spec, destination, addressed.rows)
+        carries = addressed.keyed is not None and addressed.keyed.former is not None
+        at_once = carries or addressed.read_back is not None or not divisible(destination)
+        evaluated = Evaluated.of(values.rows, scratch, at_once=at_once)
+        division = Division()
+        if not at_once:
+            division = division_of(destination, max(evaluated.count, stored.count), evaluated.empty.width)
+        spilled = evaluated.spilled(scratch / "rows", division, known_by(destination))
+        ledger = LedgerParts(stored, division, scratch)
+        if names := [name for name in log.segments() if name not in stored.folded]:
+            ledger.fold(names, log.parts(names))
+        return cls(values, spilled, ledger, scratch)
+
+    def plan(self, comparison: Comparison, current: pl.DataFrame | None) -> SyncPlan:
+        """Plan the rows; `current`: what the ledger says, if that is not what is stored."""
+        if self.ledger.division.parts > 1:
+            return comparison.in_parts(self.rows, self.values, self.ledger, self.scratch)
+        rows = prepared(comparison.destination, self.values, self.rows.read(), comparison.salt)
+        return comparison.at_once(rows, self.ledger.read() if current is None else current)
 
 
 class _Refusals:
@@ -223,17 +264,8 @@ class _Run:
             ledger = LedgerParts(stored, division_of(self.destination, stored.count), scratch)
             return self._recorded(self._finished(self.blank, sender.stats, self._saved(ledger, scratch)))
         addressed = as_addressed(rows)
-        values = unprepared(self.spec, self.destination, addressed.rows)
-        carries = addressed.keyed is not None and addressed.keyed.former is not None
-        at_once = carries or addressed.read_back is not None or not divisible(self.destination)
-        evaluated = Evaluated.of(values.rows, scratch, at_once=at_once)
-        division = Division()
-        if not at_once:
-            division = division_of(self.destination, max(evaluated.count, stored.count), evaluated.empty.width)
-        spilled = evaluated.spilled(scratch / "rows", division, known_by(self.destination))
-        ledger = LedgerParts(stored, division, scratch)
-        if names := [name for name in self.log.segments() if name not in stored.folded]:
-            ledger.fold(names, self.log.parts(names))
+        compared = _Compared.of(self.spec, self.destination, addressed, self.log, stored, scratch)
+        ledger = compared.ledger
         current: pl.DataFrame | None = None
         if addressed.keyed is not None:
             ledger, current, still_open = self._carry_over(addressed.keyed, ledger, still_open, scratch)
@@ -243,13 +275,7 @@ class _Run:
             still_open,
             scratch,
         )
-        if division.parts == 1:
-            plan = comparison.at_once(
-                prepared(self.destination, values, spilled.read(), self.key),
-                ledger.read() if current is None else current,
-            )
-        else:
-            plan = comparison.in_parts(spilled, values, ledger, scratch)
+        plan = replace(compared, ledger=ledger).plan(comparison, current)
         report = replace(planned(self.blank, plan, self.key), recovered=plan.recovered)
         if len(plan.set_aside):
             set_aside = plan.set_aside.lazy(self.blank.run_id)
@@ -265,7 +291,7 @@ class _Run:
         if plan.merge is not None:
             save_settled(self.store, self.spec.folder, plan.merge.settled)
         stats = self._send(sender, plan)
-        del plan, comparison, spilled  # the log is folded in the memory that these took
+        del plan, comparison, compared  # the log is folded in the memory that these took
         return self._recorded(self._finished(report, stats, self._saved(ledger, scratch)))
 
     def _carry_over(
