@@ -25,6 +25,7 @@ from heap_assets.activation import (
     Request,
     Response,
     Row,
+    SyncReport,
     SyncSpec,
     changelog,
     deliver,
@@ -96,7 +97,7 @@ def run(lake: Store, destination: There, rows: pl.DataFrame, day: int, calls: in
     force = choices.pop("force", False)
     choices = {"properties": {"Plan": "plan", "Seats": "seats"}, "concurrency": 1, "guard": NEVER} | choices
     sync, source = SyncSpec("it", **choices), frame if destination.mode is Mode.INSERT else addressed
-    expected, planned = dry_run(sync, destination, source, lake, kit.later(day), force=force)
+    expected = _expected(*dry_run(sync, destination, source, lake, kit.later(day), force=force))
     report = deliver(
         sync,
         destination,
@@ -112,13 +113,18 @@ def run(lake: Store, destination: There, rows: pl.DataFrame, day: int, calls: in
     entries = changelog(lake, "it").drop("key_hash", "intended_at", "answered_at", "hashes")
     return {
         "calls": wire.calls,
-        "dry run": ({name: value for name, value in asdict(expected).items() if name != "forced"}, planned.rows()),
+        "dry run": expected,
         "report": {name: value for name, value in asdict(report).items() if name not in {*TIMED, "forced", "sample"}},
         "forced": len(report.forced),
         "ledger": kit.ledger(lake, "it").drop(times).drop(pl.selectors.starts_with("p:")).drop("failed_hash").rows(),
         "changelog": entries.rows(),
         "aside": sorted(set_aside(lake, "it").select("kind", "profile_id", "reason").rows(), key=str),
     }
+
+
+def _expected(report: SyncReport, rows: pl.DataFrame) -> tuple[dict[str, Any], list[Any]]:
+    """Return what a dry run says, without a frame that would be held while the run goes on."""
+    return {name: value for name, value in asdict(report).items() if name != "forced"}, rows.rows()
 
 
 def history(chance: random.Random, *, events: bool) -> list[tuple[pl.DataFrame, int]]:
