@@ -158,12 +158,8 @@ def profile_checks(project: Project) -> list[Check]:
         thresholds=thresholds(project),
     )
     audiences = checks_for_audiences(thresholds(project)) if project.settings.profiles.audiences else []
-    audiences += [
-        check
-        for path in project.settings.account_assets
-        if path == ACCOUNT_AUDIENCES
-        for check in checks_for_audiences(thresholds(project), path)
-    ]
+    if ACCOUNT_AUDIENCES in project.settings.account_assets:
+        audiences += checks_for_audiences(thresholds(project), ACCOUNT_AUDIENCES)
     functions = checks_for_function(PROFILES, thresholds(project)) if project.settings.functions.enrich else []
     remedy = "materialize the day again; if it stays, something else writes to the lake."
     firings = [unique_key_check(signal_asset(name), "firing_id", remedy) for name in project.signals]

@@ -326,10 +326,16 @@ def _event_users(s: CheckContext, events: Sequence[str]) -> pl.LazyFrame | None:
 
 def _users(s: CheckContext) -> pl.Series | None:
     """Read the newest users, if they are not older than the day: users add up, and a late event may name a new one."""
-    newest = s.cached("newest users", lambda: max(s.lake.partitions(USERS), default=""))
+    newest = s.cached("newest users", lambda: _newest_users(s))
+    if newest < s.partition:  # they may have been built since the step began
+        newest = s.step_shared["newest users"] = _newest_users(s)
     if newest < s.partition:
         return None
     return s.cached(f"users {newest}", lambda: _user_ids(s, newest))
+
+
+def _newest_users(s: CheckContext) -> str:
+    return max(s.lake.partitions(USERS), default="")
 
 
 def _user_ids(s: CheckContext, day: str) -> pl.Series:

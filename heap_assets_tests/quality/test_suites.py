@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import polars as pl
 import pytest
@@ -409,3 +410,17 @@ def test_sessions_that_are_about_to_be_built_anew_are_not_held_against_their_eve
     assert judge(lake, CHECKS[TABLE], TABLE, START)["names_known"]
     lake.write("heap/sessions", str(START), frames["heap/sessions"].head(2), notes={"dumps": [8]})
     assert not judge(lake, CHECKS[TABLE], TABLE, START)["names_known"]
+
+
+def test_users_that_are_built_while_a_step_goes_on_are_held_against_its_further_days(lake: Lake) -> None:
+    frames, shared = clean_day(START, random.Random(1)), dict[str, Any]()
+    [check] = [check for check in CHECKS[TABLE] if check.name == "names_known"]
+    lake.write(TABLE, str(START), frames[TABLE].with_columns(pl.col("user_id") + 10_000))
+
+    def passes() -> bool:
+        assert check.evaluate is not None
+        return check.evaluate(CheckContext(lake, TABLE, str(START), check.name, step_shared=shared)).passed
+
+    assert passes()
+    lake.write("heap/users", str(START), frames["heap/users"])
+    assert not passes()

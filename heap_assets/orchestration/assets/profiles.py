@@ -112,12 +112,12 @@ def profiles(project: Project) -> list[dg.AssetsDefinition]:
         assets.append(_day_asset(project, analytics_asset(name), [PROFILES], about, "analytics"))
     if project.settings.profiles.audiences:
         assets.append(_day_asset(project, AUDIENCES, [PROFILES], _ABOUT_AUDIENCES))
-    if (accounts := project.settings.accounts) is not None and accounts.columns:
-        assets.append(
-            _day_asset(project, ACCOUNT_PROFILES, [PROFILES, warehouse_asset(accounts.table)], _ABOUT_ACCOUNTS)
-        )
-        if accounts.audiences:
-            assets.append(_day_asset(project, ACCOUNT_AUDIENCES, [ACCOUNT_PROFILES], _ABOUT_ACCOUNT_AUDIENCES))
+    if (accounts := project.settings.accounts) is not None:
+        of_accounts = {
+            ACCOUNT_PROFILES: ([PROFILES, warehouse_asset(accounts.table)], _ABOUT_ACCOUNTS),
+            ACCOUNT_AUDIENCES: ([ACCOUNT_PROFILES], _ABOUT_ACCOUNT_AUDIENCES),
+        }
+        assets += [_day_asset(project, path, *of_accounts[path]) for path in project.settings.account_assets]
     return assets
 
 
