@@ -117,8 +117,9 @@ class _Page:
 
     def _section(self, path: str, name: str) -> Iterator[str]:
         model = self._models[name]
-        kind = model.get("properties", {}).get("kind", {}).get("const")
-        title = f"{path}, kind: {kind}" if kind else path
+        tags = {tag: model.get("properties", {}).get(tag, {}).get("const") for tag in ("kind", "cluster")}
+        kind = next((f"{tag}: {name}" for tag, name in tags.items() if name), None)
+        title = f"{path}, {kind}" if kind else path
         level = "##" if "." not in path and not kind else "###"
         yield f"{level} `{title}`"
         if name in self._described:

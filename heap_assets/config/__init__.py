@@ -27,6 +27,16 @@ from heap_assets.config.privacy import ConsentSource, MaskingRule, PrivacySettin
 from heap_assets.config.reports import EmailOutput, FileOutput, ReportSettings
 from heap_assets.config.reverse_etl import CensusSettings, HightouchSettings, ReverseEtlSync
 from heap_assets.config.schema import settings_schema
+from heap_assets.config.spark import (
+    AnySpark,
+    ClusterSettings,
+    DatabricksSpark,
+    DataprocSpark,
+    EmrServerlessSpark,
+    EmrSpark,
+    GlueSpark,
+    LocalSpark,
+)
 from heap_assets.config.sql_location import SqlLocation
 from heap_assets.config.sync import (
     PROPERTIES,
@@ -50,12 +60,18 @@ __all__ = [
     "UI_VARIABLE",
     "AccountsSettings",
     "Alert",
+    "AnySpark",
     "Behaviour",
     "BigQuerySource",
     "CensusSettings",
+    "ClusterSettings",
     "ConsentSource",
+    "DatabricksSpark",
+    "DataprocSpark",
     "Day",
     "EmailOutput",
+    "EmrServerlessSpark",
+    "EmrSpark",
     "EventSettings",
     "ExportedSource",
     "FileOutput",
@@ -63,6 +79,7 @@ __all__ = [
     "FunctionLimits",
     "FunctionSettings",
     "FunctionsSettings",
+    "GlueSpark",
     "HashedSettings",
     "HeapQuerySettings",
     "HeapSettings",
@@ -79,6 +96,7 @@ __all__ = [
     "LabelEnvironment",
     "LabelsSettings",
     "LiveSettings",
+    "LocalSpark",
     "MaskingRule",
     "Match",
     "MatchSettings",

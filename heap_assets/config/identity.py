@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from heap_assets.config.base import Section
+from heap_assets.config.spark import SparkEngine
 from heap_assets.tables import ACCOUNT_COLUMNS, BEHAVIOUR_COLUMNS, PROFILE_COLUMNS, TOP_PAGES_COLUMN, TREND_COLUMNS
 
 Choice = Literal["first_present", "newest", "earliest", "max", "min", "sum", "any"]
@@ -37,37 +37,6 @@ class IdentifierType(Section):
     blocked_patterns: list[str] = Field(
         default=[], description="Regular expressions; a value that matches one is no identifier"
     )
-
-
-class LocalSpark(Section):
-    """Apache Spark on the machine of the run."""
-
-    cluster: Literal["local"] = Field(default="local", description="Where Spark runs: on the machine of the run")
-    above_links: int = Field(
-        default=300_000_000, ge=0, description="Up to so many rows of links the native engine is used; 0: always Spark"
-    )
-    work: str | None = Field(
-        default=None, description="Folder for what one step hands to the next; the one for temporary files unless given"
-    )
-    parts: int = Field(default=64, ge=1, le=100_000, description="Partitions of what is shuffled, files of the graph")
-    cores: int | None = Field(default=None, ge=1, description="Tasks at a time; one for each core unless given")
-    memory: str = Field(default="4g", description="Heap of the Java process, such as 800m or 16g")
-    largest_component: int = Field(
-        default=50_000_000, ge=1, description="Identifiers that links of any kind may hold together before a run fails"
-    )
-
-    @field_validator("memory")
-    @classmethod
-    def _is_a_size(cls, value: str) -> str:
-        if not re.fullmatch(r"[1-9][0-9]{0,8}[mg]", value):
-            raise ValueError("a number of megabytes or gigabytes such as 800m or 16g")
-        return value
-
-
-class SparkEngine(Section):
-    """Spark in place of the engines of one process; the rows are the same."""
-
-    spark: LocalSpark = Field(description="Where Spark runs, and from which size on it is used")
 
 
 class IdentitySettings(Section):

@@ -203,7 +203,7 @@ def _path_of(error: ErrorDetails, raw: Any) -> tuple[str | int, ...]:
     if error["type"] in ("missing", "extra_forbidden") and path[-1:] != [error["loc"][-1]]:
         path.append(error["loc"][-1])
     if error["type"].startswith("union_tag_"):
-        path.append("kind")
+        path.append(error["ctx"]["discriminator"].strip("'"))
     return tuple(path)
 
 
@@ -250,8 +250,8 @@ def _descend(model: Any, part: int | str) -> Any:
         return get_args(model)[-1]
     models = list(_models(model))
     for candidate in models:
-        kind = candidate.model_fields.get("kind")
-        if part == candidate.__name__ or (kind is not None and part in get_args(kind.annotation)):
+        kinds = [candidate.model_fields[tag] for tag in ("kind", "cluster") if tag in candidate.model_fields]
+        if part == candidate.__name__ or any(part in get_args(kind.annotation) for kind in kinds):
             return candidate
     return _descend(models[0], part) if len(models) == 1 else None
 
@@ -293,7 +293,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     files = {name: getattr(settings.identity, name) for name in ("suppressed", "decisions")}
     named: dict[str, Any] = {name: str(folder / file) for name, file in files.items() if file}
     engine = settings.identity.engine
-    if not isinstance(engine, str) and engine.spark.work:
+    if not isinstance(engine, str) and engine.spark.cluster == "local" and engine.spark.work:
         spark = engine.spark.model_copy(update={"work": str(folder / engine.spark.work)})
         named["engine"] = engine.model_copy(update={"spark": spark})
     if named:

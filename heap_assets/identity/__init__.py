@@ -19,8 +19,12 @@ from heap_assets.identity.decisions import (
     check_decisions,
     without_contradictions,
 )
-from heap_assets.identity.engine import EngineChoice, EngineName, compile_engine
-from heap_assets.identity.engine.base import Resolution
+from heap_assets.identity.engine import EngineChoice, EngineName, compile_engine, run_spark_job
+from heap_assets.identity.engine.base import Engine, Resolution
+from heap_assets.identity.engine.spark.launched import SparkJob
+from heap_assets.identity.engine.spark.orders import SparkJobError, public_options
+from heap_assets.identity.engine.spark.results import FOLDER as SPARK_FOLDER
+from heap_assets.identity.engine.spark.results import remove_all as remove_spark_folder
 from heap_assets.identity.engine.spark.tuning import SparkTuning, check_spark_installed
 from heap_assets.identity.explain.audit import AUDIT_SCHEMA, AuditedTable, audit, audit_figures, audit_text
 from heap_assets.identity.explain.blockers import IdentityTables
@@ -62,6 +66,7 @@ __all__ = [
     "LINKS",
     "REVIEW",
     "SHARED",
+    "SPARK_FOLDER",
     "Advanced",
     "AuditedTable",
     "ColumnMapping",
@@ -69,6 +74,7 @@ __all__ = [
     "Decision",
     "DecisionError",
     "DecisionKind",
+    "Engine",
     "EngineChoice",
     "EngineName",
     "Explanation",
@@ -85,6 +91,8 @@ __all__ = [
     "Rules",
     "RulesError",
     "SourceTable",
+    "SparkJob",
+    "SparkJobError",
     "SparkTuning",
     "Timeline",
     "Unusable",
@@ -110,12 +118,15 @@ __all__ = [
     "only_suppressed",
     "own_identify_links",
     "parsed_identifiers",
+    "public_options",
     "quality",
     "read_decisions",
+    "remove_spark_folder",
     "resolve",
     "resolve_path",
     "review",
     "row_identifiers",
+    "run_spark_job",
     "suppressed_values",
     "user_migrations_table",
     "users_table",

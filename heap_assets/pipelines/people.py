@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from heap_assets.errors import MissingInputError
-from heap_assets.identity import AuditedTable, audit, audit_figures, changes
+from heap_assets.identity import AuditedTable, EngineChoice, Timeline, audit, audit_figures, changes
 from heap_assets.pipelines.behaviour import window, with_behaviour_and_audiences
 from heap_assets.pipelines.consent import consent_version, with_consent_of_day
 from heap_assets.pipelines.decision_history import former_decisions, remember_decisions
@@ -51,18 +51,24 @@ REFUSED = "refused"
 """Note of `identity/links`: how many values were refused as identifiers, by source, column, type and reason."""
 
 
-def identity_of_day(project: Project, day: date) -> dict[str, BuiltTable]:
-    """Resolve identities as of the end of a day; MissingInputError names the inputs that are not built yet."""
+def identity_of_day(project: Project, day: date, engine: EngineChoice | None = None) -> dict[str, BuiltTable]:
+    """Resolve identities as of the end of a day; MissingInputError names the inputs that are not built yet.
+
+    `engine`: resolves in place of the one that the settings choose for this process.
+    """
     day_inputs = identity_inputs(project, day)
     if day_inputs.waiting_for:
         raise MissingInputError(f"identity {day} waits: {'; '.join(day_inputs.waiting_for[:5])}")
-    return resolved_tables(project, day_inputs)
+    return resolved_tables(project, day_inputs, engine)
 
 
-def resolved_tables(project: Project, day_inputs: IdentityInputs) -> dict[str, BuiltTable]:
+def resolved_tables(
+    project: Project, day_inputs: IdentityInputs, engine: EngineChoice | None = None
+) -> dict[str, BuiltTable]:
     """Resolve identities from the inputs that are built, of which some may be missing; returns asset path to table."""
     day = day_inputs.day
-    advanced = project.timeline.advance(day, day_inputs.inputs)
+    timeline = project.timeline if engine is None else Timeline(project.lake.store, project.rules_of_days, engine)
+    advanced = timeline.advance(day, day_inputs.inputs)
     resolution = advanced.resolution
     inputs = graph_inputs(project, day_inputs)
     previous_graph, previous_day, previous_version = _previous_graph(project, day)

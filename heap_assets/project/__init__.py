@@ -22,7 +22,7 @@ from heap_assets.project.masking import (
 from heap_assets.project.names import PLAIN_NAMES, Names
 from heap_assets.project.ownership import mapping_of, owner_column, without_erased
 from heap_assets.project.project import Project, open_project
-from heap_assets.project.settings import load_settings, parse_settings, settings_schema
+from heap_assets.project.settings import load_settings, parse_settings, settings_schema, spark_tuning
 
 __all__ = [
     "CATALOGUE_KEY",
@@ -51,6 +51,7 @@ __all__ = [
     "rules_version",
     "s3_access",
     "settings_schema",
+    "spark_tuning",
     "table_columns",
     "with_pseudonyms",
     "without_erased",

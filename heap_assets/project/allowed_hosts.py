@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from heap_assets.config import GOOGLE_STORAGE, Settings
+from heap_assets.config import GOOGLE_STORAGE, DatabricksSpark, DataprocSpark, Settings
 from heap_assets.http_client import ANYWHERE, AllowedHosts, host_and_port
 
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -38,7 +38,7 @@ def refused_hosts(settings: Settings) -> list[str]:
     named = [*_sync_hosts(settings), *_alert_hosts(settings)]
     named += [(f"reverse_etl.{name}", _of_url(one.url)) for name, one in settings.reverse_etl.items()]
     named += [(f"publish.{name}", _bare(host)) for name, one in settings.publish.items() for host in one.hosts()]
-    named += _api_hosts(settings)
+    named += [*_api_hosts(settings), *_cluster_hosts(settings)]
     return sorted({f"{where}: {host}" for where, host in named if not allowed.allows(*_split(host))})
 
 
@@ -76,6 +76,12 @@ def _api_hosts(settings: Settings) -> Iterator[tuple[str, str]]:
         for index, output in enumerate(report.outputs):
             if output.kind == "email":
                 yield f"reports.{name}.outputs[{index}]", f"{output.host}:{output.port}"
+
+
+def _cluster_hosts(settings: Settings) -> Iterator[tuple[str, str]]:
+    engine = settings.identity.engine
+    if not isinstance(engine, str) and isinstance(engine.spark, DataprocSpark | DatabricksSpark):
+        yield "identity.engine.spark", _of_url(engine.spark.url)
 
 
 def _bare(host: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
 from heap_assets import config
 from heap_assets.activation import read_kinds, sync_kinds
-from heap_assets.config import IdentifierType, Kinds, Settings, WarehouseSource
+from heap_assets.config import AnySpark, IdentifierType, Kinds, Settings, WarehouseSource
 from heap_assets.errors import SettingsError
 from heap_assets.identity import EngineChoice, IdentifierRule, RulesError, SparkTuning, check_spark_installed
 from heap_assets.profiles import Audience, Condition, in_order, parse_audience, parse_conditions
@@ -17,6 +18,8 @@ from heap_assets.signals import Signal, parse_signal
 from heap_assets.sources.heap_connect import check_bucket
 from heap_assets.sources.warehouse import source_kinds, target_kinds
 from heap_assets.tables import PROFILE_COLUMNS, SNAPSHOT_TABLES, is_signal, signal_asset
+
+_TUNED = {tuned.name for tuned in fields(SparkTuning)}
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -30,6 +33,7 @@ def load_settings(path: Path | None = None) -> Settings:
     settings = config.load_settings(_kinds(), _CHECKS, path)
     if isinstance(identity_engine(settings), SparkTuning):
         check_spark_installed()
+    check_cluster(settings)
     return settings
 
 
@@ -63,9 +67,42 @@ def identifier_rule(section: IdentifierType) -> IdentifierRule:
 
 
 def identity_engine(settings: Settings) -> EngineChoice:
-    """Return what `identity.engine` chooses."""
+    """Return what `identity.engine` chooses for this process: jobs elsewhere are for runs of Dagster to start."""
     engine = settings.identity.engine
-    return engine if isinstance(engine, str) else SparkTuning(**engine.spark.model_dump(exclude={"cluster"}))
+    if isinstance(engine, str):
+        return engine
+    return spark_tuning(engine.spark) if engine.spark.cluster == "local" else "native"
+
+
+def spark_tuning(spark: AnySpark) -> SparkTuning:
+    """Return how a Spark is to work, by its section."""
+    return SparkTuning(**{name: entry for name, entry in spark.model_dump().items() if name in _TUNED})
+
+
+def check_cluster(settings: Settings) -> None:
+    """Hold the cluster of `identity.engine` against the lake.
+
+    Raises
+    ------
+    SettingsError
+        If the cluster could not read it, or would work inside of it.
+    """
+    engine = settings.identity.engine
+    if isinstance(engine, str) or engine.spark.work is None:
+        return
+    if f"{engine.spark.work.rstrip('/')}/".startswith(f"{settings.lake.url.rstrip('/')}/"):
+        raise SettingsError(
+            f"identity.engine.spark.work is {engine.spark.work}, inside of the lake, where an erasure would not look "
+            "for it: give a folder or prefix beside the lake"
+        )
+    if engine.spark.cluster == "local":
+        return
+    cluster, scheme = engine.spark.cluster, engine.spark.work.partition("://")[0]
+    if not settings.lake.url.startswith(f"{scheme}://"):
+        raise SettingsError(
+            f"identity.engine.spark.cluster is {cluster!r}, which works in {scheme}://, and the lake is "
+            f"{settings.lake.url}: a cluster reads the links where the lake is, so put both into one kind of store"
+        )
 
 
 def parsed_audiences(settings: Settings) -> list[Audience]:

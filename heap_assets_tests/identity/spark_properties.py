@@ -24,8 +24,9 @@ from pyspark.sql import SparkSession
 
 from heap_assets.identity import Decision, LinksError, MemoryLimitError, Rules, SparkTuning, Timeline, resolve
 from heap_assets.identity.engine.reference import Identifier, Row
-from heap_assets.identity.engine.spark.components import Scratch, component_labels
+from heap_assets.identity.engine.spark.components import component_labels
 from heap_assets.identity.engine.spark.groups import complete_groups
+from heap_assets.identity.engine.spark.scratch import Scratch
 from heap_assets.storage import Store
 from heap_assets_tests.identity.builders import TYPES, Book, books, links_frame, rows, rules_of, world
 from heap_assets_tests.identity.test_decisions import decisions
@@ -116,7 +117,7 @@ def test_rounds_of_spark_find_the_components_of_long_chains(spark: SparkSession,
         for step in range(100)
     ]
     pairs = spark.createDataFrame(chains, "u long, v long")
-    labels, rounds = component_labels(pairs, Scratch(spark, tmp_path), 20)
+    labels, rounds = component_labels(pairs, Scratch(spark, Store(str(tmp_path))), 20)
     assert rounds > 1
     assert {tuple(row) for row in labels.collect()} == {
         (c * 1000 + n, c * 1000) for c in range(3) for n in range(1, 101)

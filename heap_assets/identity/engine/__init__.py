@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from heap_assets.identity.engine.base import Engine
 from heap_assets.identity.engine.spark.tuning import SparkTuning, check_spark_installed
@@ -11,8 +12,8 @@ from heap_assets.identity.engine.spark.tuning import SparkTuning, check_spark_in
 EngineName = Literal["native", "reference"]
 ENGINES: Final[tuple[EngineName, ...]] = get_args(EngineName)
 
-EngineChoice = EngineName | SparkTuning
-"""An engine by its name, or how Spark is to run."""
+EngineChoice = EngineName | SparkTuning | Engine
+"""An engine by its name, how Spark is to run in this process, or an engine that was made elsewhere."""
 
 
 def engine_named(name: EngineChoice) -> Engine:
@@ -22,6 +23,8 @@ def engine_named(name: EngineChoice) -> Engine:
         from heap_assets.identity.engine.spark.engine import SparkEngine
 
         return SparkEngine(name)
+    if not isinstance(name, str):
+        return name
     if name == "reference":
         from heap_assets.identity.engine.reference import ReferenceEngine
 
@@ -29,6 +32,13 @@ def engine_named(name: EngineChoice) -> Engine:
     from heap_assets.identity.engine.native.engine import NativeEngine
 
     return NativeEngine()
+
+
+def run_spark_job(orders: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolve on a cluster as told, see :func:`job.run_job`. Its code needs pyspark."""
+    from heap_assets.identity.engine.spark.job import run_job
+
+    return run_job(orders)
 
 
 def compile_engine() -> tuple[Path | None, int]:

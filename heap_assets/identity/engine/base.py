@@ -66,6 +66,11 @@ class ExtractedLinks:
     links: pl.LazyFrame
     file: str
 
+    @property
+    def links_file(self) -> str:
+        """The key of the file of its links."""
+        return f"{self.file}-links.parquet"
+
 
 @dataclass(frozen=True)
 class CurrentSnapshot(ExtractedLinks):
@@ -75,6 +80,11 @@ class CurrentSnapshot(ExtractedLinks):
     """
 
     timeless: bool
+
+    @property
+    def links_file(self) -> str:
+        """The key of the file of its links, which is its name."""
+        return self.file
 
     @property
     def version(self) -> str:
@@ -95,6 +105,11 @@ class LinksOfDay:
         """All of them, each once per partition that has it."""
         parts = [part.links for part in (*self.events.values(), *self.snapshots.values())]
         return pl.concat(parts) if parts else pl.LazyFrame(schema=LINKS)
+
+    @property
+    def files(self) -> list[str]:
+        """The keys of the files that have them, in the store of the timeline."""
+        return [part.links_file for part in (*self.events.values(), *self.snapshots.values())]
 
 
 class Engine(Protocol):

@@ -14,6 +14,7 @@ from heap_assets.orchestration.column_types import table_schema
 from heap_assets.orchestration.failures import raising_failures
 from heap_assets.orchestration.resources import days, partition_metadata
 from heap_assets.orchestration.schedules import policy_for
+from heap_assets.orchestration.spark.launch import engine_of_run
 from heap_assets.pipelines.people import REFUSED, figures, identity_of_day
 from heap_assets.pipelines.suites import loaded_cadence
 from heap_assets.pipelines.table import BuiltTable
@@ -72,8 +73,9 @@ def identity(project: Project) -> dg.AssetsDefinition:
         for key in context.partition_keys:
             day = date.fromisoformat(key)
             try:
-                tables = identity_of_day(opened, day)
-                resolved[key] = {path: _store(opened, path, day, table) for path, table in tables.items()}
+                with engine_of_run(opened, context, key) as engine:
+                    tables = identity_of_day(opened, day, engine)
+                    resolved[key] = {path: _store(opened, path, day, table) for path, table in tables.items()}
             except MissingInputError as error:
                 note_wait(context, asset_key(GRAPH, names), key, str(error))
         for path in _ABOUT:

@@ -7,41 +7,18 @@ component is no node's least, so each round has fewer nodes. Once the pairs fit 
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Final
 
 import numpy as np
 import polars as pl
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from heap_assets.identity.engine.native import kernel
 from heap_assets.identity.engine.native.shared import labelled
+from heap_assets.identity.engine.spark.scratch import Scratch
 
-
-class Scratch:
-    """Parquet files between the steps of a run: a step starts from stored rows and not from the history of a frame."""
-
-    def __init__(self, spark: SparkSession, folder: Path) -> None:
-        self.spark = spark
-        self.folder = folder
-
-    def stored(self, frame: DataFrame, name: str) -> DataFrame:
-        """Write a frame below a name and return it as read."""
-        frame.write.option("compression", "zstd").parquet(self._uri(name))
-        return self.spark.read.schema(frame.schema).parquet(self._uri(name))
-
-    def files(self, name: str) -> list[Path]:
-        """Return the Parquet files below a name, in order."""
-        return sorted((self.folder / name).rglob("*.parquet"))
-
-    def taken(self, frame: pl.DataFrame, name: str) -> DataFrame:
-        """Hand a frame of this process to Spark."""
-        (self.folder / name).mkdir()
-        frame.write_parquet(self.folder / name / "part.parquet")
-        return self.spark.read.parquet(self._uri(name))
-
-    def _uri(self, name: str) -> str:
-        return (self.folder / name).as_uri()
+_PAIRS: Final = pl.Schema({"u": pl.Int64(), "v": pl.Int64()})
 
 
 def component_labels(pairs: DataFrame, scratch: Scratch, pairs_at_once: int) -> tuple[DataFrame, int]:
@@ -67,7 +44,7 @@ def component_labels(pairs: DataFrame, scratch: Scratch, pairs_at_once: int) -> 
         labels = names if labels is None else scratch.stored(_followed(labels, names), f"labels-{rounds}")
         renamed = _renamed(_renamed(remaining, "u", names), "v", names)
         remaining = scratch.stored(_distinct(renamed), f"pairs-{rounds}")
-    last = scratch.taken(_united(scratch.files(f"pairs-{rounds}")), "names-last")
+    last = scratch.taken(_united(scratch.scan(f"pairs-{rounds}", _PAIRS).collect()), "names-last")
     return last if labels is None else scratch.stored(_followed(labels, last), "labels-last"), rounds
 
 
@@ -91,9 +68,8 @@ def _followed(labels: DataFrame, names: DataFrame) -> DataFrame:
     )
 
 
-def _united(files: list[Path]) -> pl.DataFrame:
+def _united(pairs: pl.DataFrame) -> pl.DataFrame:
     schema = {"node": pl.Int64, "label": pl.Int64}
-    pairs = pl.read_parquet(files) if files else pl.DataFrame(schema={"u": pl.Int64, "v": pl.Int64})
     if pairs.is_empty():
         return pl.DataFrame(schema=schema)
     nodes, dense = np.unique(pairs.select("u", "v").to_numpy(), return_inverse=True)

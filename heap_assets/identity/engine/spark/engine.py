@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +21,18 @@ from pyspark.sql import functions as F
 
 from heap_assets.identity.engine.base import LinksOfDay, Resolution
 from heap_assets.identity.engine.native.engine import NativeEngine
-from heap_assets.identity.engine.spark.components import Scratch, component_labels
-from heap_assets.identity.engine.spark.groups import ROWS_OF_TABLES, TABLES, resolve_groups, spark_schema
+from heap_assets.identity.engine.spark.components import component_labels
+from heap_assets.identity.engine.spark.groups import ROWS_OF_TABLES, resolve_groups, spark_schema
+from heap_assets.identity.engine.spark.results import (
+    BETWEEN,
+    FOLDER,
+    RESULT,
+    TABLES,
+    fits_one_machine,
+    notes_of,
+    resolution_of,
+)
+from heap_assets.identity.engine.spark.scratch import Scratch
 from heap_assets.identity.engine.spark.session import session
 from heap_assets.identity.engine.spark.tuning import HASH_BITS, SparkTuning, check_spark_installed
 from heap_assets.identity.rules import LinksError, MemoryLimitError, Rules
@@ -30,6 +41,7 @@ from heap_assets.storage import Store
 
 _DIGITS: Final = 6
 """Leading hexadecimal digits of a profile id by which the graph is cut into files."""
+_LINKS: Final = "links/links.parquet"
 
 
 class SparkEngine:
@@ -41,93 +53,98 @@ class SparkEngine:
 
     def resolve(self, links: pl.LazyFrame, rules: Rules) -> Resolution:
         """Resolve links, see :class:`Engine`. The rows of the result are files that last as long as this process."""
-        if self._fits_one_machine(links):
+        if fits_one_machine(links, self.tuning):
             return NativeEngine().resolve(links, rules)
         return self._resolved(links, rules)[0]
 
     def advance(self, store: Store, links: LinksOfDay, rules: Rules) -> tuple[Resolution, dict[str, Any]]:
         """Resolve all links as of the day at once; up to `above_links`, as the native engine does."""
-        if self._fits_one_machine(links.links):
+        if fits_one_machine(links.links, self.tuning):
             return NativeEngine().advance(store, links, rules)
         return self._resolved(links.links, rules)
-
-    def _fits_one_machine(self, links: pl.LazyFrame) -> bool:
-        above = self.tuning.above_links
-        return above > 0 and int(links.select(pl.len()).collect().item()) <= above
 
     def _resolved(self, links: pl.LazyFrame, rules: Rules) -> tuple[Resolution, dict[str, Any]]:
         spark = session(self.tuning)
         parent = Path(self.tuning.work).resolve() if self.tuning.work else None
         if parent is not None:
             parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="heap-assets-spark-", dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=parent))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)  # lazy frames of the result read from it
-        for name in ("between", "result"):
-            (folder / name).mkdir()
-        between, result = Scratch(spark, folder / "between"), Scratch(spark, folder / "result")
-        as_links(links).sink_parquet(between.folder / "links.parquet")
-        schema = spark_schema(LINKS)
-        rows = spark.read.schema(schema).parquet((between.folder / "links.parquet").as_uri())
-        _check(rows, rules)
-        labels, rounds = component_labels(_pairs(rows, self.tuning.hash_bits), between, self.tuning.pairs_at_once)
-        self._check_size(labels)
-        node = _node("type_a", "value_a", self.tuning.hash_bits)
-        grouped = (
-            rows.withColumn("node", node)
-            .join(labels, "node", "left")
-            .select(F.coalesce("label", "node").alias("label"), *LINKS.names())
-            .repartition(self.tuning.parts, "label")
-            .sortWithinPartitions("label")
-            .mapInArrow(resolve_groups(rules, self.tuning.rows_at_once), ROWS_OF_TABLES)
+        between, result = (Scratch(spark, Store(str(folder / name))) for name in (BETWEEN, RESULT))
+        between.store.sink(_LINKS, as_links(links))
+        rows = spark.read.schema(spark_schema(LINKS)).parquet(between.uri(_LINKS))
+        written = resolve_rows(rows, rules, self.tuning, between, result)
+        return resolution_of(result.store, written.profiles, written.identifiers), notes_of(written.rounds)
+
+
+@dataclass(frozen=True)
+class WrittenTables:
+    """What one resolution wrote: `rows` by table, and the rounds in which components were found."""
+
+    profiles: int
+    identifiers: int
+    rounds: int
+    rows: dict[str, int]
+
+
+def resolve_rows(
+    rows: DataFrame, rules: Rules, tuning: SparkTuning, between: Scratch, result: Scratch
+) -> WrittenTables:
+    """Resolve rows of links and write the tables below `result`, each in its order; `between` is removed.
+
+    Raises
+    ------
+    LinksError
+        As of the other engines.
+    MemoryLimitError
+        If a component is larger than an executor can take.
+    """
+    _check(rows, rules)
+    labels, rounds = component_labels(_pairs(rows, tuning.hash_bits), between, tuning.pairs_at_once)
+    _check_size(labels, tuning)
+    node = _node("type_a", "value_a", tuning.hash_bits)
+    grouped = (
+        rows.withColumn("node", node)
+        .join(labels, "node", "left")
+        .select(F.coalesce("label", "node").alias("label"), *LINKS.names())
+        .repartition(tuning.parts, "label")
+        .sortWithinPartitions("label")
+        .mapInArrow(resolve_groups(rules, tuning.rows_at_once), ROWS_OF_TABLES)
+    )
+    resolved = between.stored(grouped, "resolved")
+    _write_tables(resolved, rules, tuning.parts, result)
+    counts = {row[0]: row[1] for row in resolved.groupBy("table").count().collect()}
+    is_graph = F.col("table") == "graph"
+    profiles = resolved.filter(is_graph).agg(F.count_distinct("profile_id")).first()[0]
+    between.remove()
+    by_table = {table: counts.get(table, 0) for table in TABLES}
+    return WrittenTables(profiles, by_table["graph"], rounds, by_table)
+
+
+def _check_size(labels: DataFrame, tuning: SparkTuning) -> None:
+    largest = labels.groupBy("label").count().agg(F.max("count")).first()[0] or 0
+    if largest >= tuning.largest_component:
+        raise MemoryLimitError(
+            f"one component has {largest + 1} identifiers, more than identity.engine.spark.largest_component "
+            f"({tuning.largest_component}): block the value that holds it together (`heap-assets review`), "
+            "or set the number higher if an executor has the memory"
         )
-        resolved = between.stored(grouped, "resolved")
-        self._write_tables(resolved, rules, result)
-        totals = resolved.filter(F.col("table") == "graph").select(
-            F.count_distinct("profile_id"), F.count("identifier")
-        )
-        profiles, identifiers = totals.first()
-        shutil.rmtree(between.folder)
-        resolution = Resolution(
-            graph=_read(result, "graph"),
-            conflicts=_read(result, "conflicts"),
-            shared=_read(result, "shared"),
-            profiles=profiles,
-            identifiers=identifiers,
-        )
-        return resolution, {"mode": "full", "why": "the spark engine keeps no state", "rounds": rounds}
-
-    def _check_size(self, labels: DataFrame) -> None:
-        largest = labels.groupBy("label").count().agg(F.max("count")).first()[0] or 0
-        if largest >= self.tuning.largest_component:
-            raise MemoryLimitError(
-                f"one component has {largest + 1} identifiers, more than identity.engine.spark.largest_component "
-                f"({self.tuning.largest_component}): block the value that holds it together (`heap-assets review`), "
-                "or set the number higher if an executor has the memory"
-            )
-
-    def _write_tables(self, resolved: DataFrame, rules: Rules, result: Scratch) -> None:
-        """Write each table in its order: files sorted by name have it."""
-        tables = {table: resolved.filter(F.col("table") == table).select(*TABLES[table].names()) for table in TABLES}
-        parts = self.tuning.parts
-        # profile ids are uniform, so slices of their range are known without looking at any
-        number = F.conv(F.substring("profile_id", 1, _DIGITS), 16, 10).cast("long")
-        piece = F.coalesce(F.floor(number * parts / 16**_DIGITS).cast("int"), F.lit(parts))
-        order = ["piece", F.col("profile_id").asc_nulls_last(), _rank("identifier_type", rules), "identifier"]
-        graph = tables["graph"].withColumn("piece", F.lpad(piece.cast("string"), 10, "0"))
-        graph = graph.repartition(parts, "piece").sortWithinPartitions(*order)
-        graph.write.partitionBy("piece").parquet((result.folder / "graph").as_uri())
-        ends = [_rank("type_a", rules), "value_a", _rank("type_b", rules), "value_b"]
-        result.stored(tables["conflicts"].orderBy(*ends), "conflicts")
-        values = [_rank("identifier_type", rules), "identifier", _rank("stronger_type", rules)]
-        result.stored(tables["shared"].orderBy(*values), "shared")
 
 
-def _read(result: Scratch, table: str) -> pl.LazyFrame:
-    schema = TABLES[table]
-    if not (files := result.files(table)):
-        return pl.LazyFrame(schema=schema)
-    columns = [pl.col(name).cast(dtype) for name, dtype in schema.items()]
-    return pl.scan_parquet(files, hive_partitioning=False).select(columns)
+def _write_tables(resolved: DataFrame, rules: Rules, parts: int, result: Scratch) -> None:
+    """Write each table in its order: files sorted by name have it."""
+    tables = {table: resolved.filter(F.col("table") == table).select(*TABLES[table].names()) for table in TABLES}
+    # profile ids are uniform, so slices of their range are known without looking at any
+    number = F.conv(F.substring("profile_id", 1, _DIGITS), 16, 10).cast("long")
+    piece = F.coalesce(F.floor(number * parts / 16**_DIGITS).cast("int"), F.lit(parts))
+    order = ["piece", F.col("profile_id").asc_nulls_last(), _rank("identifier_type", rules), "identifier"]
+    graph = tables["graph"].withColumn("piece", F.lpad(piece.cast("string"), 10, "0"))
+    graph = graph.repartition(parts, "piece").sortWithinPartitions(*order)
+    graph.write.partitionBy("piece").option("compression", "zstd").parquet(result.uri("graph"))
+    ends = [_rank("type_a", rules), "value_a", _rank("type_b", rules), "value_b"]
+    result.stored(tables["conflicts"].orderBy(*ends), "conflicts")
+    values = [_rank("identifier_type", rules), "identifier", _rank("stronger_type", rules)]
+    result.stored(tables["shared"].orderBy(*values), "shared")
 
 
 def _node(kind: str, value: str, bits: int) -> Column:

@@ -13,10 +13,10 @@ import polars as pl
 import pyarrow as pa
 
 from heap_assets.identity.engine.native.engine import NativeEngine
+from heap_assets.identity.engine.spark.results import TABLES
 from heap_assets.identity.rules import Rules
 from heap_assets.identity.schemas import CONFLICTS, GRAPH, LINKS, SHARED
 
-TABLES: Final = {"graph": GRAPH, "conflicts": CONFLICTS, "shared": SHARED}
 _ROWS: Final = pl.Schema({"table": pl.String(), **GRAPH, **CONFLICTS, **SHARED})
 _ARROW: Final = {
     pl.String: pa.string(),

@@ -24,7 +24,11 @@ _SETTINGS: Final = {
 
 def session(tuning: SparkTuning) -> SparkSession:
     """Return the session: one that is active already, or else a local one; its SQL settings are set."""
-    spark = SparkSession.getActiveSession() or _local(tuning)
+    return with_settings(SparkSession.getActiveSession() or _local(tuning), tuning)
+
+
+def with_settings(spark: SparkSession, tuning: SparkTuning) -> SparkSession:
+    """Set the SQL settings that the engine relies on, and return the session."""
     for name, value in {**_SETTINGS, "spark.sql.shuffle.partitions": str(tuning.parts)}.items():
         spark.conf.set(name, value)
     return spark
