@@ -5,16 +5,22 @@ them, and SQLite, when the last connection closes, moves its write-ahead log int
 
 * a file stays open, and `synchronous=NORMAL` waits at checkpoints only: a killed process loses nothing, and after a
   power cut the newest events may be missing but the file is sound (https://www.sqlite.org/pragma.html#pragma_synchronous);
+* processes write into the index in turns: who waits is woken when the file is free. SQLite's own way to wait is to look
+  every tenth of a second, and beside a process that writes without a pause, such as the backfill daemon with the plan
+  of a year, the file is never free at such a moment;
+* a thread that reads waits for nobody, a writer in its own process included;
 * a batch of events is one transaction a file. Dagster makes such batches itself, of the planned events of a run for
   instance, if `DAGSTER_EVENT_BATCH_SIZE` is set in the environment;
 * the check results of one partition are a batch (`batch_check_events`): all of them are written or, if the process is
   killed before, none, and the run that replaces it evaluates them again;
 * the record of a run that goes on is read once for a page of the UI. Dagster reads it for each of the run's assets, and
-  that of a run of 200 tables, with the names of a thousand checks, takes 30 ms.
+  that of a run of 200 tables, with the names of a thousand checks, takes 30 ms;
+* which partitions of assets are built, as a page or a sensor worked it out, is stored in one transaction for all.
 
 Each event is written by Dagster's own code. What was landed, built and sent is not stored here.
 """
 
+import fcntl
 import inspect
 import logging
 import os
@@ -29,7 +35,7 @@ from typing import Any
 import dagster as dg
 
 # What dagster.yaml defaults to, and what it calls: they have no public names.
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import (
     AssetStatusCacheValue,
     get_and_update_asset_status_cache_value,
@@ -41,7 +47,8 @@ from sqlalchemy.pool import QueuePool
 
 _OPEN_FILES = 8
 _BUSY_SECONDS = 60
-_EVENTS_AT_ONCE = 200  # other runs wait about as many milliseconds for the file
+_EVENTS_AT_ONCE = 50  # others wait some milliseconds for each of them
+_READERS = 8  # connections of a file that stay open
 _CHANGED = "Dagster %s has another %s in its SQLite event log: heap_assets leaves the log to Dagster, which is slower"
 _SIGNATURES = {  # what is called or replaced here, with its parameters
     "__init__": ["self", "base_dir", "inst_data"],
@@ -54,7 +61,29 @@ _SIGNATURES = {  # what is called or replaced here, with its parameters
     "path_for_shard": ["self", "run_id"],
     "store_event": ["self", "event"],
     "store_event_batch": ["self", "events"],
+    "update_asset_cached_status_data": ["self", "asset_key", "cache_values"],
 }
+
+
+class _OfThread(threading.local):
+    """What a thread has in hand.
+
+    Attributes
+    ----------
+    batch, is_batching
+        Check results that wait, and whether more of them do.
+    connections
+        By file, of the transaction that is open over several events.
+    depth, turn
+        How many connections are open, and the file that is locked since one of them wrote into the index.
+    """
+
+    def __init__(self) -> None:
+        self.batch: list[dg.EventLogEntry] = []
+        self.is_batching = False
+        self.connections: dict[str, Connection] | None = None
+        self.depth = 0
+        self.turn: int | None = None
 
 
 class EventLog(SqliteEventLogStorage):
@@ -64,10 +93,8 @@ class EventLog(SqliteEventLogStorage):
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(_EVENTS_AT_ONCE))
         self._open: OrderedDict[str, tuple[int, Engine]] = OrderedDict()
         self._known_tables: set[str] = set()
-        self._lock = threading.RLock()
-        self._connections: dict[str, Connection] | None = None
-        self._batch: list[dg.EventLogEntry] = []
-        self._batching_thread = 0  # the thread whose results wait
+        self._lock = threading.RLock()  # of what is open
+        self._own = _OfThread()
         super().__init__(base_dir, inst_data)
 
     @classmethod
@@ -94,104 +121,138 @@ class EventLog(SqliteEventLogStorage):
 
     def store_event(self, event: dg.EventLogEntry) -> None:
         """Write an event; a check result of a thread that batches them waits for the batch."""
-        if self._batching_thread == threading.get_ident() and _is_evaluation(event):
-            self._batch.append(event)
+        if self._own.is_batching and _is_evaluation(event):
+            self._own.batch.append(event)
         else:
             self.store_event_batch([event])
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Write events in one transaction a file: all or none of them."""
-        with self._lock:
-            self._flush()
-            with self._transaction():
-                for entry in events:
-                    super().store_event(entry)
+        self._flush()
+        with self._transaction():
+            for entry in events:
+                super().store_event(entry)
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Batch check results of this thread until the end, or until anything else is written or read."""
-        self._batching_thread = threading.get_ident()
+        """Batch check results of this thread until the end, or until it writes or reads anything else."""
+        self._own.is_batching = True
         try:
             yield
         finally:
-            self._batching_thread = 0
-            with self._lock:
-                self._flush()
+            self._own.is_batching = False
+            self._flush()
 
     def get_asset_status_cache_values(
         self, partitions_defs_by_key: Iterable[tuple[dg.AssetKey, dg.PartitionsDefinition[Any] | None]], context: Any
     ) -> Sequence[AssetStatusCacheValue | None]:
         """Return which partitions of assets are materialized, failed and in progress, as Dagster does."""
-        instance: Any = _RunsReadOnce(self._instance)
+        instance: Any = _ForOnePage(self._instance)
         dynamic_partitions = getattr(context, "dynamic_partitions_loader", None) or self._instance
-        return [
+        statuses = [
             get_and_update_asset_status_cache_value(instance, key, partitions_def, dynamic_partitions, context)
             for key, partitions_def in partitions_defs_by_key
         ]
+        if instance.changed:
+            with self._transaction():
+                for key, status in instance.changed:
+                    self.update_asset_cached_status_data(key, status)
+        return statuses
 
     def _flush(self) -> None:
-        if not self._batch or self._connections is not None:
+        if not self._own.batch or self._own.connections is not None:
             return
         try:
             with self._transaction():
-                for entry in self._batch:
+                for entry in self._own.batch:
                     super().store_event(entry)
-            self._batch = []
+            self._own.batch = []
         except Exception:
-            alone, self._batch = self._batch, []
+            alone, self._own.batch = self._own.batch, []
             for entry in alone:  # as Dagster does when a batch is refused
                 super().store_event(entry)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._connections = {}
-        try:
-            yield
-            for connection in self._connections.values():
-                connection.commit()
-        finally:
-            connections, self._connections = self._connections, None
-            for connection in connections.values():
-                connection.close()
+        own = self._own
+        own.connections = {}
+        with self._turn_until_the_end():
+            try:
+                yield
+                for connection in own.connections.values():
+                    connection.commit()
+            finally:
+                connections, own.connections = own.connections, None
+                for connection in connections.values():
+                    connection.close()
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
-        with self._lock:
-            self._flush()
-            if self._connections is not None:
-                if shard not in self._connections:
-                    self._connections[shard] = self._engine(shard).connect()
-                    self._connections[shard].begin()
-                yield self._connections[shard]
-            else:
-                with self._engine(shard).connect() as connection, connection.begin():
-                    yield connection
+        self._flush()
+        connections = self._own.connections
+        if connections is None:
+            with self._turn_until_the_end(), self._engine(shard).connect() as connection, connection.begin():
+                yield connection
+        else:
+            if shard not in connections:
+                connections[shard] = self._engine(shard).connect()
+                connections[shard].begin()
+            yield connections[shard]
+
+    @contextmanager
+    def _turn_until_the_end(self) -> Iterator[None]:
+        """Give back the turn to write into the index, if it was taken, when this thread's last connection ends."""
+        own = self._own
+        own.depth += 1
+        try:
+            yield
+        finally:
+            own.depth -= 1
+            if own.depth == 0 and own.turn is not None:
+                descriptor, own.turn = own.turn, None
+                os.close(descriptor)
+
+    def _take_turn(self, *arguments: Any) -> None:
+        """Wait for the turn to write into the index, before the first statement that does."""
+        context = arguments[4]
+        if self._own.turn is None and (context is None or context.isinsert or context.isupdate or context.isdelete):
+            descriptor = os.open(f"{self.path_for_shard(INDEX_SHARD_NAME)}.turn", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # a process that is killed gives it back
+            except BaseException:
+                os.close(descriptor)
+                raise
+            self._own.turn = descriptor
 
     def _engine(self, shard: str) -> Engine:
         """Return the engine of a file that was opened before, unless it has been wiped or replaced since."""
-        inode, engine = self._open.pop(shard, (0, None))
-        if engine is not None and inode != self._inode(shard):
-            engine.dispose()
-            engine = None
-        if engine is None:
-            engine = self._opened(shard)
-        self._open[shard] = self._inode(shard), engine
-        if len(self._open) > _OPEN_FILES:
-            self._open.popitem(last=False)[1][1].dispose()
-        return engine
+        with self._lock:
+            inode, engine = self._open.pop(shard, (0, None))
+            if engine is not None and inode != self._inode(shard):
+                engine.dispose()
+                engine = None
+            if engine is None:
+                engine = self._opened(shard)
+            self._open[shard] = self._inode(shard), engine
+            if len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)[1][1].dispose()
+            return engine
 
     def _opened(self, shard: str) -> Engine:
         engine = create_engine(
             self.conn_string_for_shard(shard),
             poolclass=QueuePool,
-            pool_size=1,
-            connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},  # one thread at a time has its turn
+            pool_size=_READERS,
+            max_overflow=-1,
+            connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},  # one thread at a time has it
         )
         if shard not in self._initialized_dbs or not self._inode(shard):
             self._initdb(engine)
             self._initialized_dbs.add(shard)
         engine.dispose()  # connections from before WAL mode was set lack the listener below
         event.listen(engine, "connect", _wait_at_checkpoints_only)
+        if shard == INDEX_SHARD_NAME:
+            event.listen(engine, "before_cursor_execute", self._take_turn)
         return engine
 
     def _inode(self, shard: str) -> int:
@@ -201,17 +262,18 @@ class EventLog(SqliteEventLogStorage):
             return 0
 
     def dispose(self) -> None:
+        self._flush()
         with self._lock:
-            self._flush()
             while self._open:
                 self._open.popitem()[1][1].dispose()
         super().dispose()
 
 
-class _RunsReadOnce:
-    """An instance whose `get_runs` reads each run once."""
+class _ForOnePage:
+    """An instance that reads each run once, and remembers in `changed` what is to be stored of assets."""
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.changed: list[tuple[dg.AssetKey, AssetStatusCacheValue]] = []
         self._instance = instance
         self._runs: dict[str, dg.DagsterRun | None] = {}
 
@@ -224,6 +286,9 @@ class _RunsReadOnce:
             read = {run.run_id: run for run in self._instance.get_runs(dg.RunsFilter(run_ids=unread))}
             self._runs.update({run_id: read.get(run_id) for run_id in unread})
         return [run for run_id in run_ids if (run := self._runs[run_id]) is not None]
+
+    def update_asset_cached_status_data(self, asset_key: dg.AssetKey, cache_values: AssetStatusCacheValue) -> None:
+        self.changed.append((asset_key, cache_values))
 
 
 @contextmanager
