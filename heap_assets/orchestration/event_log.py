@@ -5,6 +5,7 @@ them, and SQLite, when the last connection closes, moves its write-ahead log int
 
 * a file stays open, and `synchronous=NORMAL` waits at checkpoints only: a killed process loses nothing, and after a
   power cut the newest events may be missing but the file is sound (https://www.sqlite.org/pragma.html#pragma_synchronous);
+* whether a file has its tables is looked up once in a process, not by each instance that a sensor makes;
 * processes write into the index in turns: who waits is woken when the file is free. SQLite's own way to wait is to look
   every tenth of a second, and beside a process that writes without a pause, such as the backfill daemon with the plan
   of a year, the file is never free at such a moment;
@@ -49,6 +50,7 @@ _OPEN_FILES = 8
 _BUSY_SECONDS = 60
 _EVENTS_AT_ONCE = 50  # others wait some milliseconds for each of them
 _READERS = 8  # connections of a file that stay open
+_INITIALIZED: set[tuple[str, int]] = set()  # files that this process knows to have their tables, with their inodes
 _CHANGED = "Dagster %s has another %s in its SQLite event log: heap_assets leaves the log to Dagster, which is slower"
 _SIGNATURES = {  # what is called or replaced here, with its parameters
     "__init__": ["self", "base_dir", "inst_data"],
@@ -246,9 +248,10 @@ class EventLog(SqliteEventLogStorage):
             max_overflow=-1,
             connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},  # one thread at a time has it
         )
-        if shard not in self._initialized_dbs or not self._inode(shard):
+        if (self.path_for_shard(shard), self._inode(shard)) not in _INITIALIZED:
             self._initdb(engine)
-            self._initialized_dbs.add(shard)
+            _INITIALIZED.add((self.path_for_shard(shard), self._inode(shard)))
+        self._initialized_dbs.add(shard)
         engine.dispose()  # connections from before WAL mode was set lack the listener below
         event.listen(engine, "connect", _wait_at_checkpoints_only)
         if shard == INDEX_SHARD_NAME:

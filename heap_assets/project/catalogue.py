@@ -24,6 +24,15 @@ def load_catalogue(settings: Settings, lake: Lake) -> Catalogue:
     return catalogue.merged(Catalogue.parse(lake.store.read(CATALOGUE_KEY), lake.store.uri(CATALOGUE_KEY)))
 
 
+def catalogue_bytes(settings: Settings, lake: Lake) -> tuple[bytes, ...]:
+    """Return what :func:`load_catalogue` reads, unread: equal bytes are an equal catalogue."""
+    path = settings.catalogue
+    files = [path.read_bytes()] if path.exists() else []
+    if not is_writable(path) and lake.store.exists(CATALOGUE_KEY):
+        files.append(lake.store.read(CATALOGUE_KEY))
+    return tuple(files)
+
+
 def is_writable(path: Path) -> bool:
     """Return whether a file can be written: it and its folder, or the folder alone where there is no file yet."""
     return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster._core.loader import LoadingContextForTest
+from dagster._core.storage.event_log.schema import AssetKeyTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 
 from heap_assets.orchestration.event_log import EventLog, batch_check_events
@@ -47,6 +49,28 @@ import dagster as dg
 with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
     for number in itertools.count(1):
         instance.report_runless_asset_event(dg.AssetMaterialization("a", metadata={"number": number}))
+        print(number, flush=True)
+"""
+
+PLANNER = """
+import sys, time
+import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
+    for number in range(10_000):
+        entries = []
+        for check in range(50):
+            data = AssetCheckEvaluationPlanned(asset_key=dg.AssetKey("p"), check_name=f"c{number}_{check}")
+            event = dg.DagsterEvent(
+                event_type_value="ASSET_CHECK_EVALUATION_PLANNED", job_name="j", event_specific_data=data
+            )
+            entries.append(
+                dg.EventLogEntry(
+                    error_info=None, level=10, user_message="", run_id="planner", timestamp=1.0, job_name="j",
+                    dagster_event=event,
+                )
+            )
+        instance.event_log_storage.store_event_batch(entries)
         print(number, flush=True)
 """
 
@@ -88,6 +112,31 @@ def test_two_writers_see_each_other_and_a_wiped_log_begins_anew(home: Path) -> N
         one.event_log_storage.wipe()
         report(other, 77)
         assert numbers(one) == numbers(other) == [77]
+
+
+def test_a_process_that_writes_without_a_pause_lets_others_write(home: Path) -> None:
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        process = subprocess.Popen([sys.executable, "-c", PLANNER, str(home)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        first = int(process.stdout.readline())
+        for number in range(30):
+            report(instance, number)
+        process.kill()
+        batches = int(process.communicate()[0].splitlines()[-1]) - first
+        assert numbers(instance) == list(range(30))
+    # two writes an event: each waits for a batch or two
+    assert batches < 100
+
+
+def test_a_thread_that_reads_does_not_wait_for_one_that_writes(home: Path) -> None:
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        report(instance, 1)
+        log = instance.event_log_storage
+        assert isinstance(log, EventLog)
+        with log.index_connection() as connection:
+            connection.execute(AssetKeyTable.update().values(last_run_id="x"))
+            with ThreadPoolExecutor(1) as pool:
+                assert pool.submit(numbers, instance).result(timeout=30) == [1]
 
 
 def test_more_runs_than_files_kept_open(home: Path) -> None:

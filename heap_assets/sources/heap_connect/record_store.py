@@ -273,13 +273,15 @@ def _moment(value: str | None) -> datetime | None:
 
 
 _SAVE_SECONDS = 0.5
+_SHARE_OF_SAVING = 20
+"""So many times as long as the last writing took passes before the next: a record of hundreds of tables is long."""
 
 
 class Progress:
     """Writes the results of tables into the record of their dump. Use as a context manager.
 
-    A record is written whole, which for each of 200 small tables would cost more than the tables: it is written twice
-    a second, and at the end. A table whose result is not written yet is outstanding, and lands again if the process
+    A record is written whole, which for each of 200 small tables would cost more than the tables: it is written now
+    and then, and at the end. A table whose result is not written yet is outstanding, and lands again if the process
     dies.
 
     Attributes
@@ -297,7 +299,7 @@ class Progress:
         self._before = before
         self._finished: set[str] = set()
         self._results: list[TableRecord] = []
-        self._saved = clock.monotonic()
+        self._next = clock.monotonic() + _SAVE_SECONDS
 
     def __enter__(self) -> Progress:
         return self
@@ -315,13 +317,15 @@ class Progress:
         if result is not None:
             self._results.append(result)
             self.landed.append(result)
-        if clock.monotonic() - self._saved > _SAVE_SECONDS:
+        if clock.monotonic() > self._next:
             self._save()
 
     def _save(self) -> None:
+        begun = clock.monotonic()
         self.record = self._records.update(self.record.dump_id, self._applied)
         self._finished, self._results = set(), []
-        self._saved = clock.monotonic()
+        ended = clock.monotonic()
+        self._next = ended + max(_SAVE_SECONDS, _SHARE_OF_SAVING * (ended - begun))
 
     def _applied(self, current: DumpRecord | None) -> DumpRecord:
         record = current or self.record
