@@ -14,6 +14,7 @@ import pytest
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 
 from heap_assets import clock
+from heap_assets.orchestration.assets import waiting
 from heap_assets.orchestration.assets.status import activity_of
 from heap_assets.orchestration.pools import sleep_while_waiting
 from heap_assets.pipelines.status import Activity, AssetStatus, State, asset_statuses, backlog
@@ -76,6 +77,21 @@ def test_a_sensor_that_asks_for_nothing_says_why(fresh: World, sensor: str) -> N
     if not tick.run_requests:
         assert tick.skip_message
         assert EMPTY_RESULT not in tick.skip_message
+
+
+def test_a_sensor_whose_evaluation_took_long_rests_and_loses_nothing(
+    fresh: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_LONG_SECONDS", 0.0)
+    sensor = fresh.definitions.get_repository_def().get_sensor_def("first_reads_and_sends")
+    first = ticked(fresh, sensor.name)
+    resting = ticked(fresh, sensor.name, first.cursor)
+    assert resting.cursor == first.cursor
+    assert not resting.run_requests
+    assert "the next one follows in" in resting.skip_message
+    sensor._paused_until = 0.0  # type: ignore[attr-defined]
+    again = ticked(fresh, sensor.name, resting.cursor)
+    assert "the next one follows in" not in (again.skip_message or "")
 
 
 def test_a_warehouse_table_waits_for_its_schedule_until_it_is_read(

@@ -1,6 +1,7 @@
 """Reports of waiting assets: on the page of each asset, and in the ticks of sensors that request nothing."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,10 @@ UNTIL = "waits_until"
 _INTERVAL_SECONDS = 60
 _REMEMBERED_SECONDS = 30.0
 _SHOWN = 8
+_LONG_SECONDS = 4.0
+_PAUSE = 9
+"""After an evaluation that took long, a pause of so many times as long: a tenth of a core is enough for conditions."""
+_LONGEST_PAUSE_SECONDS = 120.0
 
 
 def waiting_sensor(project: Project, *, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
@@ -95,15 +100,28 @@ def summary(waits_shown: Sequence[Wait]) -> str:
 
 
 class ExplainingSensor(dg.AutomationConditionSensorDefinition):
-    """A sensor of automation conditions whose tick explains why it requests nothing; Dagster says "empty result"."""
+    """A sensor of automation conditions whose tick explains why it requests nothing; Dagster says "empty result".
+
+    While years of hundreds of tables are built, an evaluation takes seconds of the cores that build them: then it rests
+    for some ticks.
+    """
 
     def __init__(self, name: str, *, why: Callable[[], str], **options: Any) -> None:
         super().__init__(name, use_user_code_server=True, **options)
         self._why = why
+        self._took = self._paused_until = 0.0
 
     def evaluate_tick(self, context: dg.SensorEvaluationContext) -> SensorExecutionData:
         """Evaluate the conditions; a tick without runs gets the reason."""
+        begun = time.monotonic()
+        if begun < self._paused_until:
+            left = self._paused_until - begun
+            reason = f"the last evaluation took {self._took:.0f} s; the next one follows in {left:.0f} s"
+            return SensorExecutionData(skip_message=reason, cursor=context.cursor)
         data = super().evaluate_tick(context)
+        self._took = time.monotonic() - begun
+        if self._took > _LONG_SECONDS:
+            self._paused_until = begun + self._took + min(_PAUSE * self._took, _LONGEST_PAUSE_SECONDS)
         if not data.run_requests:
             return copy(data, skip_message=self._why())
         graph = context.repository_def.asset_graph  # type: ignore[union-attr]
