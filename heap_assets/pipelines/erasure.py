@@ -45,6 +45,7 @@ from heap_assets.privacy import (
     planned,
     plans,
     proof_of,
+    requests_of_pairs,
     tallies,
     unregistered,
 )
@@ -307,8 +308,7 @@ def _people(project: Project, batch: str, identifiers: Mapping[str, Sequence[Pai
     if not store.exists(key):
         profiles = people_of(project.lake, identifiers).profiles
         store.create(key, json.dumps(profiles, separators=(",", ":")).encode())
-    profiles = json.loads(store.read(key))
-    return People(people_of(project.lake, identifiers).identifiers, profiles)
+    return People(requests_of_pairs(identifiers), json.loads(store.read(key)))
 
 
 def _profiles_key(batch: str) -> str:

@@ -19,7 +19,7 @@ from heap_assets.privacy.masking import (
     parsed_selector,
     pseudonyms_of,
 )
-from heap_assets.privacy.people import Left, Named, Pair, People, Plan, people_of, plans, spelled
+from heap_assets.privacy.people import Left, Named, Pair, People, Plan, people_of, plans, requests_of_pairs, spelled
 from heap_assets.privacy.places import ELSEWHERE, PLACES, UNREGISTERED, Place, place_of, unregistered
 from heap_assets.privacy.proof import proof_of, proof_page
 from heap_assets.privacy.requests import OPEN, Request, Requests, State, begun, closed, new_id, planned
@@ -94,6 +94,7 @@ __all__ = [
     "proof_of",
     "proof_page",
     "pseudonyms_of",
+    "requests_of_pairs",
     "spelled",
     "tallies",
     "unregistered",

@@ -157,7 +157,10 @@ def _neighbours(lake: Lake, judged: pl.DataFrame, newest: str) -> pl.DataFrame:
 
 
 def _pairs(rows: Iterable[tuple[str, str, str]]) -> pl.DataFrame:
-    return pl.DataFrame(list(rows), schema=_SEEDS, orient="row").unique(maintain_order=True)
+    columns = list(zip(*rows, strict=True)) or [(), (), ()]  # by columns: a million rows take seconds otherwise
+    return pl.DataFrame(
+        [pl.Series(name, values, pl.String) for name, values in zip(_SEEDS, columns, strict=True)]
+    ).unique(maintain_order=True)
 
 
 def _no_profiles() -> pl.DataFrame:
@@ -189,12 +192,18 @@ class People:
         return sorted(set(self.identifiers.values()))
 
 
-def people_of(lake: Lake, identifiers: Mapping[str, Sequence[Pair]]) -> People:
-    """Return the people of requests with the profiles that any of their identifiers was on, on each day."""
+def requests_of_pairs(identifiers: Mapping[str, Iterable[Pair]]) -> dict[Pair, str]:
+    """Return the request of each identifier: the first, of one that several name."""
     by_pair: dict[Pair, str] = {}
     for request in sorted(identifiers):
         for pair in identifiers[request]:
             by_pair.setdefault(pair, request)
+    return by_pair
+
+
+def people_of(lake: Lake, identifiers: Mapping[str, Sequence[Pair]]) -> People:
+    """Return the people of requests with the profiles that any of their identifiers was on, on each day."""
+    by_pair = requests_of_pairs(identifiers)
     values_of_people = _pairs((request, *pair) for pair, request in by_pair.items())
     profiles = {}
     for day in lake.partitions(GRAPH):
