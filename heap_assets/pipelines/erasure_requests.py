@@ -15,7 +15,7 @@ from heap_assets.config import RequestTable
 from heap_assets.errors import SettingsError
 from heap_assets.identity import SourceTable
 from heap_assets.pipelines.erasure import Wish, take_in
-from heap_assets.pipelines.erasure_walk import LakeWalk, asset_of_folder
+from heap_assets.pipelines.erasure_walk import LakeWalk, asset_of_key
 from heap_assets.privacy import Journal, Named, Pair, Request, Requests, Tombstones, people_of, place_of
 from heap_assets.project import Project, mapping_of, with_pseudonyms
 from heap_assets.sources.heap_connect import landed_parts
@@ -132,10 +132,10 @@ def _came_back(project: Project, stones: Tombstones, since: datetime) -> dict[Pa
     for info in store.list():
         if info.last_modified < since or not info.key.endswith(".parquet"):
             continue
-        asset = landed.get(info.key) or asset_of_folder(info.key.rpartition("/")[0])
+        asset = landed.get(info.key) or asset_of_key(info.key)
         if asset == GRAPH:
             pairs |= stones.erased_pairs(store.scan_stored(info.key))
-        elif place_of(info.key).how in ("rows", "landed"):
+        elif place_of(info.key).how in ("rows", "landed", "parts"):
             # of rows that no column is known of, such as those set aside, the addresses in their text
             table = mapping_of(project, asset) or SourceTable(asset, "event", ())
             pairs |= stones.erased_values(store.scan_stored(info.key), table, rules)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,13 +34,27 @@ from heap_assets.privacy import (
 )
 from heap_assets.project import Project, mapping_of, owner_column
 from heap_assets.sources.heap_connect import LandedPart, landed_parts, rewrite_part
-from heap_assets.storage import FAST, ObjectInfo, Store, state_keys, to_parquet, write_parquet
+from heap_assets.storage import (
+    FAST,
+    FOOTER,
+    ObjectInfo,
+    Store,
+    footer_of,
+    markers,
+    named_parts,
+    parts_of,
+    renamed,
+    state_keys,
+    table_of_part,
+    to_parquet,
+    write_parquet,
+)
 from heap_assets.tables import GRAPH, MIGRATIONS, heap_asset, inbox_asset, is_warehouse_table
 
 _log = logging.getLogger("heap_assets.privacy")
 
 _SETTLED_AFTER = timedelta(hours=6)
-"""So long a landed file that no record lists may be one that is just being landed."""
+"""So long a landed file that no record lists, or a part that no partition has, may be one that is just being made."""
 _CHECKSUM = "heap_assets_crc32"
 _ARROW = "ARROW:schema"
 _AT_ONCE = 4
@@ -88,7 +103,9 @@ class LakeWalk:
         _ = self.shapes.of_any_day  # reads the graph, which the walk rewrites
         for landed in landed_parts(self.project.landing):
             self._landed(landed, walk)
-        listed = {landed.part.key for landed in landed_parts(self.project.landing)}
+        for key in sorted(markers(self.store)):
+            self._parts(key, walk)
+        listed = self._listed()
         changed = [
             (info, place_of(info.key))
             for info in self.store.list()
@@ -99,7 +116,7 @@ class LakeWalk:
             list(pool.map(lambda one: self._rows(one[0], one[1], walk), of_rows))
         # caches last: whether they are stale is told by what was found elsewhere
         for info, place in sorted(changed, key=lambda one: one[1].how == "cache"):
-            if place.how == "landed":
+            if place.how in ("landed", "parts"):
                 self._unlisted(info, place, walk)
             elif place.how == "spool":
                 if self.eraser.texts.blanked_bytes(self.store.read(info.key))[1]:
@@ -112,13 +129,49 @@ class LakeWalk:
         return walk
 
     def finish(self) -> None:
-        """Delete the landed files in whose place others stand, and indexes of old versions: nothing reads them."""
-        listed = {landed.part.key for landed in landed_parts(self.project.landing)}
+        """Delete the files in whose place others stand, and indexes of old versions: nothing reads them."""
+        listed = self._listed()
         for entry in self.journal.entries():
             if entry.replaced_by and entry.key not in listed:
                 self.store.delete(entry.key)
         self.store.tidy()  # what writers left that were killed may hold anybody
         self.indexes.prune(indexed_files(self.store, self.shapes, self.indexes))  # those of old versions tell of them
+
+    def _listed(self) -> set[str]:
+        """Return the files that a record or a marker lists: they are erased from together with it."""
+        return {landed.part.key for landed in landed_parts(self.project.landing)} | named_parts(self.store)
+
+    def _parts(self, key: str, walk: Walk) -> None:
+        """Erase from a partition of several files: others are written beside its parts, then its marker names them."""
+        shape = self.shapes.of(key)
+        for _ in range(_MOST_ATTEMPTS):
+            current = self.store.head(key)
+            parts = [] if current is None else parts_of(self.store, key)
+            names = {info.key: name for info in parts if (name := self._rewritten_part(info, shape, walk))}
+            if not names:
+                return
+            keys = [names.get(info.key, info.key) for info in parts]
+            rows = sum(int(self.store.scan_unchecked(part).select(pl.len()).collect().item()) for part in keys)
+            facts = json.dumps(renamed(footer_of(self.store, key), names, rows))
+            with self.store.staging(key) as path:
+                write_parquet(path, self.store.scan_stored(key), {**self._metadata(key), FOOTER: facts})
+                if self.store.replace(key, path, current):
+                    walk.rewritten += 1
+                    return
+        raise ConflictError(f"{self.store.uri(key)} was changed by others again and again: run the erasure again")
+
+    def _rewritten_part(self, info: ObjectInfo, shape: Shape, walk: Walk) -> str | None:
+        """Write a part without the people beside it, and return its key; None if nothing of it has to go."""
+        if walk.clean.get(info.key) == info.etag or (erased := self._erased(info, shape, walk)) is None:
+            return None
+        new = self._name_beside(info)
+        self.journal.add(Entry(info.key, info.etag, place_of(info.key).name, erased.rows, erased.cells, new))
+        self.store.sink(new, erased.frame)
+        return new
+
+    def _name_beside(self, info: ObjectInfo) -> str:
+        stem = info.key.rpartition(".")[0].split("~")[0]
+        return f"{stem}~{hashlib.sha256(f'{self.journal.root}{info.etag}'.encode()).hexdigest()[:12]}.parquet"
 
     def _landed(self, landed: LandedPart, walk: Walk) -> None:
         key = landed.part.key
@@ -128,8 +181,7 @@ class LakeWalk:
         erased = self._erased(info, self.shapes.of_table(heap_asset(landed.table), ""), walk)
         if erased is None:
             return
-        stem = key.rpartition(".")[0].split("~")[0]
-        new = f"{stem}~{hashlib.sha256(f'{self.journal.root}{info.etag}'.encode()).hexdigest()[:12]}.parquet"
+        new = self._name_beside(info)
         self.journal.add(Entry(key, info.etag, "landed rows", erased.rows, erased.cells, new))
         rewrite_part(self.project.landing, landed, erased.frame.collect(engine="streaming"), new)
         walk.rewritten += 1
@@ -155,15 +207,19 @@ class LakeWalk:
         return None
 
     def _unlisted(self, info: ObjectInfo, place: Place, walk: Walk) -> None:
-        """Treat a landed file that no record lists: what a killed landing left, or one that is just being landed."""
+        """Treat a file that no record or marker lists: what a killed writer left, or one that is just being made."""
         if not info.key.endswith(".parquet"):
             self._text(info, place, walk)
         elif any(entry.key == info.key and entry.replaced_by for entry in self.journal.entries()):
             walk.clean[info.key] = info.etag  # deleted at the end
         elif clock.now() - info.last_modified > _SETTLED_AFTER:
-            self._rows(info, place, walk)
+            if place.how == "parts":
+                self.store.delete(info.key)  # nothing reads it, and a job that goes on finds that it is gone
+                walk.rewritten += 1
+            else:
+                self._rows(info, place, walk)
         elif self.eraser.touches(self.store.scan_stored(info.key), self.shapes.of(info.key)):
-            walk.unsettled[info.key] = "it is just being landed, or its landing was killed"
+            walk.unsettled[info.key] = "it is just being written, or its writer was killed"
         else:
             walk.clean[info.key] = info.etag
 
@@ -232,6 +288,8 @@ class Shapes:
             table = self._table_of_folder.get("/".join(parts[:2]), parts[1])
             shape = self.of_table(heap_asset(table), "")
             return replace(shape, set_aside=place.how == "rows")
+        if partition := table_of_part(key):
+            return self.of_table(*partition)
         folder, _, name = key.rpartition("/")
         return self.of_table(folder, name.removesuffix(".parquet"))
 
@@ -253,7 +311,7 @@ def indexed_files(store: Store, shapes: Shapes, indexes: ValueIndexes) -> dict[s
     """Return the files that an index is worth having of, with their shapes, by the key of the index."""
     files = {}
     for info in store.list():
-        if info.key.endswith(".parquet") and place_of(info.key).how in ("rows", "landed"):
+        if info.key.endswith(".parquet") and place_of(info.key).how in ("rows", "landed", "parts"):
             shape = shapes.of(info.key)
             if not shape.set_aside:
                 files[indexes.name(info, shape)] = info, shape
@@ -277,6 +335,12 @@ def _shape(
     if is_warehouse_table(asset):
         return Shape()
     return Shape(profiles=people.profiles.get(day) or of_any_day())
+
+
+def asset_of_key(key: str) -> str:
+    """Return the table whose rows an object has."""
+    table = table_of_part(key)
+    return table[0] if table else asset_of_folder(key.rpartition("/")[0])
 
 
 def asset_of_folder(folder: str) -> str:

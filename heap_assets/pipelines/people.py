@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from heap_assets.errors import MissingInputError
+from heap_assets.identity import GRAPH as GRAPH_SCHEMA
 from heap_assets.identity import AuditedTable, EngineChoice, Timeline, audit, audit_figures, changes
 from heap_assets.pipelines.behaviour import window, with_behaviour_and_audiences
 from heap_assets.pipelines.consent import consent_version, with_consent_of_day
@@ -31,7 +32,7 @@ from heap_assets.profiles import (
 )
 from heap_assets.project import Project
 from heap_assets.quality import IDLE_DECISIONS
-from heap_assets.storage import Inputs, Lake
+from heap_assets.storage import Inputs, Lake, Parts
 from heap_assets.tables import (
     AUDIENCES,
     CHANGES,
@@ -80,7 +81,8 @@ def resolved_tables(
     return {
         LINKS: BuiltTable(advanced.links, inputs, {**notes, REFUSED: refused}),
         GRAPH: BuiltTable(
-            resolution.graph, inputs, {**notes, IDLE_DECISIONS: list(advanced.idle)}, resolution.write_graph
+            *(resolution.graph, inputs, {**notes, IDLE_DECISIONS: list(advanced.idle)}, resolution.write_graph),
+            Parts(GRAPH_SCHEMA, resolution.graph_files, resolution.identifiers) if resolution.graph_files else None,
         ),
         CONFLICTS: BuiltTable(resolution.conflicts, inputs, notes),
         SHARED: BuiltTable(resolution.shared, inputs, notes),

@@ -102,8 +102,8 @@ def _rows(project: Project, people: People) -> Iterator[tuple[str, pl.DataFrame]
     for asset, keys in sorted(by_asset.items()):
         frames = []
         for key in keys:
-            rows = project.lake.store.scan_stored(key)
             day = key.rpartition("/")[2].removesuffix(".parquet")
+            rows = project.lake.scan(asset, day)
             owned = eraser.owned(rows, shape_of(project, people, key)).collect(engine="streaming")
             if owned.height:
                 frames.append(owned.with_columns(partition_day=pl.lit(day)))

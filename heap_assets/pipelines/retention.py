@@ -246,8 +246,8 @@ def delete_results(project: Project, keys: Iterable[str]) -> None:
 
 
 def tidy(project: Project) -> int:
-    """Remove what killed processes left (partial files of the lake, scratch folders of this machine); count them."""
-    return project.lake.store.tidy() + len(remove_scratch_folders())
+    """Remove what killed processes left (files of the lake that nothing reads, this machine's scratch); count them."""
+    return project.lake.store.tidy() + project.lake.tidy_parts() + len(remove_scratch_folders())
 
 
 def _has_checks(project: Project, asset: str) -> bool:

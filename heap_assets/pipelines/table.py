@@ -12,7 +12,7 @@ import polars as pl
 from heap_assets.errors import MissingInputError, SettingsError
 from heap_assets.profiles import Condition, holds
 from heap_assets.project import Project
-from heap_assets.storage import FileWriter, Inputs
+from heap_assets.storage import FileWriter, Inputs, Parts
 from heap_assets.tables import heap_asset
 from heap_assets.versions import version_of
 
@@ -64,12 +64,16 @@ class Table(Protocol):
 
 @dataclass(frozen=True)
 class BuiltTable:
-    """A partition made by a step; `writer`, if there is one, writes `frame` faster."""
+    """A partition made by a step.
+
+    `writer`, if there is one, writes `frame` faster; `parts`, if there are any, are its stored files.
+    """
 
     frame: pl.LazyFrame
     inputs: Inputs | None
     notes: Mapping[str, Any] = field(default_factory=dict)
     writer: FileWriter | None = None
+    parts: Parts | None = None
 
 
 Rule = Mapping[str, tuple[Condition, ...]]

@@ -15,10 +15,11 @@ from typing import Final, Literal
 from heap_assets import tables
 from heap_assets.storage import state_keys
 
-How = Literal["rows", "landed", "ledger", "cache", "text", "requests", "spool", "nothing"]
-"""rows: rows and cells of Parquet files. landed: files together with the record that lists them. ledger: by the engine
-of syncs. cache: deleted, and made again. text: values in the bytes are blanked. requests: by erasure itself. spool:
-left until it is in a table. nothing: holds no value of a person by construction."""
+How = Literal["rows", "landed", "parts", "ledger", "cache", "text", "requests", "spool", "nothing"]
+"""rows: rows and cells of Parquet files. landed: files together with the record that lists them. parts: files together
+with the partition that names them. ledger: by the engine of syncs. cache: deleted, and made again. text: values in the
+bytes are blanked. requests: by erasure itself. spool: left until it is in a table. nothing: holds no value of a person
+by construction."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ PLACES: Final = (
     Place("messages being taken in", _state(state_keys.INBOX, r"spool(?:/.*)?"), "spool", "messages as they came"),
     Place("messages", _state(state_keys.INBOX, r".*\.parquet"), "rows", "messages as they came"),
     Place("inbox records", _state(state_keys.INBOX), "text", "counts, times"),
+    Place("parts of tables", _state(state_keys.PARTS, r".*\.parquet"), "parts", "rows of partitions of several files"),
+    Place("marks of finished parts", _state(state_keys.PARTS), "nothing", "names and checksums of files"),
     Place("values of hashed decisions", _state(state_keys.DECISIONS), "text", "identifiers that decisions name"),
     Place("names of the environment", _state(state_keys.ENVIRONMENT), "nothing", "names of app, prefix and schemas"),
     Place("catalogue", _state(state_keys.CATALOGUE), "text", "names of tables and columns"),

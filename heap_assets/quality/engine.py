@@ -14,7 +14,7 @@ from heap_assets.errors import MissingInputError
 from heap_assets.quality import result_store
 from heap_assets.quality.result_store import ALL_PARTITIONS, StoredResult
 from heap_assets.quality.results import CheckResult, Severity, nothing_to_compare
-from heap_assets.storage import Lake, Store
+from heap_assets.storage import Lake, Store, is_marker
 
 T = TypeVar("T")
 _CACHE_ENTRIES = 64
@@ -96,7 +96,8 @@ class CheckContext:
         info = store.head(key)
         if info is None or info.size > _READ_AT_ONCE:
             return self.lake.scan(self.asset, self._key)
-        return pl.read_parquet(io.BytesIO(store.read_stored(key))).lazy()
+        rows = pl.read_parquet(io.BytesIO(store.read_stored(key))).lazy()
+        return self.lake.scan(self.asset, self._key) if is_marker(rows.collect_schema()) else rows
 
     def _stored(self) -> set[str]:
         return result_store.partitions(self.lake.store, self.asset, self.check)

@@ -13,10 +13,11 @@ from typing import Any
 import polars as pl
 
 from heap_assets.errors import DamagedFileError, MissingInputError, StaleWriterError
+from heap_assets.storage import state_keys
+from heap_assets.storage.parts import FOOTER, Parts, is_marker, named_parts, parts_of, unnamed_parts
 from heap_assets.storage.scans import scan_named, scan_together
 from heap_assets.storage.store import FileWriter, ObjectInfo, Store, write_parquet
 
-_FOOTER = "heap_assets"
 _SUFFIX = ".parquet"
 UNPARTITIONED = "all"
 
@@ -119,13 +120,17 @@ class Lake:
     def _describe(self, asset: AssetPath, partition: str | None, info: ObjectInfo) -> Partition:
         uri = self.uri(asset, partition)
         try:
-            footer = json.loads(pl.read_parquet_metadata(uri, storage_options=self.store.storage_options)[_FOOTER])
+            footer = json.loads(pl.read_parquet_metadata(uri, storage_options=self.store.storage_options)[FOOTER])
+            if parts := footer.get("parts"):
+                rows, size = parts["rows"], info.size + sum(part.size for part in parts_of(self.store, info.key))
+            else:
+                rows, size = self.store.scan_unchecked(info.key).select(pl.len()).collect().item(), info.size
             return Partition(
                 asset=_path(asset),
                 key=partition or UNPARTITIONED,
-                rows=self.store.scan_unchecked(info.key).select(pl.len()).collect().item(),
+                rows=rows,
                 version=info.etag,
-                bytes=info.size,
+                bytes=size,
                 written_at=datetime.fromisoformat(footer["written_at"]),
                 inputs=Inputs(footer["versions"], frozenset(footer["seen"])),  # `seen`: the stored format
                 notes=footer["notes"],
@@ -167,7 +172,9 @@ class Lake:
         """
         keys = [self.key(asset, key) for key in partitions]
         self._require(keys)
-        frames = [self.store.scan_stored(key) for key in keys] if len(keys) == 1 else scan_together(self.store, keys)
+        frames = [self.store.scan_stored(key) for key in keys] if len(keys) == 1 else []
+        if not frames or is_marker(frames[0].collect_schema()):
+            frames = scan_together(self.store, keys)
         return frames if schema is None else [conform(frame, schema) for frame in frames]
 
     def scan_tables(
@@ -194,7 +201,7 @@ class Lake:
         self,
         asset: AssetPath,
         partition: str | None,
-        frame: pl.LazyFrame | pl.DataFrame | FileWriter,
+        frame: pl.LazyFrame | pl.DataFrame | FileWriter | Parts,
         inputs: Inputs | None = None,
         *,
         notes: Mapping[str, Any] | None = None,
@@ -202,7 +209,8 @@ class Lake:
         """Stream a frame into a partition, whole or not at all; equal inputs write nothing.
 
         Without `inputs` the partition is always written. With them, of several writers at once each compares with
-        the file that it replaces: none of them overwrites one that knows more inputs.
+        the file that it replaces: none of them overwrites one that knows more inputs. Of :class:`Parts`, which are
+        stored already, only the marker is written.
 
         Raises
         ------
@@ -219,7 +227,10 @@ class Lake:
             "notes": dict(notes or {}),
             "written_at": datetime.now(UTC).isoformat(),
         }
-        key, metadata = self.key(asset, partition), {_FOOTER: json.dumps(footer, default=str)}
+        if isinstance(frame, Parts):
+            footer |= frame.facts
+            frame = frame.marker
+        key, metadata = self.key(asset, partition), {FOOTER: json.dumps(footer, default=str)}
         if inputs is None:
             self.store.sink(key, frame, metadata)
         else:
@@ -261,8 +272,24 @@ class Lake:
         return existing, info
 
     def delete(self, asset: AssetPath, partition: str | None = None) -> None:
-        """Remove a partition."""
+        """Remove a partition, and its parts after it."""
         self.store.delete(self.key(asset, partition))
+        for info in self.store.list(f"{state_keys.PARTS}/{_path(asset)}/{partition or UNPARTITIONED}"):
+            self.store.delete(info.key)
+
+    def discard_parts(self, folder: str) -> None:
+        """Remove what a run has written below its folder of :func:`parts_folder`, unless the partition has it."""
+        infos = self.store.list(folder)
+        if not {info.key for info in infos} & named_parts(self.store):
+            for info in infos:
+                self.store.delete(info.key)
+
+    def tidy_parts(self) -> int:
+        """Remove parts that no partition has, of runs that have written nothing for a day; return how many."""
+        keys = [*unnamed_parts(self.store, datetime.now(UTC))]
+        for key in keys:
+            self.store.delete(key)
+        return len(keys)
 
 
 def conform(frame: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from heap_assets.storage import state_keys
+from heap_assets.storage.parts import MARK, files_of, is_marker, parts_of, tables_with_parts
 from heap_assets.storage.store import Store
 from heap_assets.values import PRIVATE
 
@@ -40,6 +42,8 @@ def scan_together(
     `columns`: those to read, all unless given. `address`: what a column is called that has each row's
     :meth:`Store.uri`; none unless given.
 
+    A marker stands for its parts.
+
     A frame has the columns of all of its objects, null where an object has none, and rows in the order of `keys`.
     However many the objects are, there are as many frames as their equally named columns have types.
 
@@ -48,12 +52,20 @@ def scan_together(
     groups: list[_Group] = []
     for key in keys:
         stored, is_remote = store.scan_stored(key).collect_schema(), store.local_path(key) is None
-        schema = {name: dtype for name, dtype in stored.items() if columns is None or name in columns}
+        files = [key]
+        if is_marker(stored):
+            files = [info.key for info in parts_of(store, key)]
+            is_remote = store.local_path(files[0]) is None
+            for file in files:
+                store.check(file)
+        schema = {
+            name: dtype for name, dtype in stored.items() if (columns is None or name in columns) and name != MARK
+        }
         group = next((one for one in groups if one.fits(schema, is_remote=is_remote)), None)
         if group is None:
             groups.append(group := _Group(is_remote))
         group.schema |= schema
-        group.addresses.append(store.uri(key))
+        group.addresses.extend(map(store.uri, files))
     return [
         pl.scan_parquet(
             group.addresses,
@@ -73,9 +85,8 @@ def scan_named(store: Store, names: Mapping[str, str], columns: Collection[str],
 
     `names`: what that column says of the rows of an object, by its key.
     """
-    by_address = pl.LazyFrame(
-        {_ADDRESS: [store.uri(key) for key in names], named: list(names.values())},
-        schema={_ADDRESS: pl.String, named: pl.String},
-    )
+    with_parts = tables_with_parts(store.list(state_keys.PARTS))
+    pairs = [(store.uri(file), name) for key, name in names.items() for file in files_of(store, key, with_parts)]
+    by_address = pl.LazyFrame(pairs, schema={_ADDRESS: pl.String, named: pl.String}, orient="row")
     frames = scan_together(store, names, columns=columns, address=_ADDRESS)
     return [frame.join(by_address, on=_ADDRESS, how="left").drop(_ADDRESS) for frame in frames]

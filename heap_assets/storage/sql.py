@@ -25,10 +25,11 @@ import duckdb
 import polars as pl
 from duckdb.sqltypes import DuckDBPyType
 
-from heap_assets.errors import HeapAssetsError, SettingsError
+from heap_assets.errors import DamagedFileError, HeapAssetsError, SettingsError
 from heap_assets.storage import state_keys
+from heap_assets.storage.parts import files_of, table_of_part, tables_with_parts
 from heap_assets.storage.sql_types import rewritten
-from heap_assets.storage.store import Store
+from heap_assets.storage.store import ObjectInfo, Store
 from heap_assets.tables import GRAPH, MIGRATIONS, PAGEVIEWS, SESSIONS, is_event_table, sync_asset
 from heap_assets.values import PRIVATE, set_apart, sql_identifier, sql_literal
 
@@ -188,17 +189,23 @@ class _Views:
         self.files_of: dict[str, list[str]] = {}
 
     def create_all(self, assets: Sequence[str]) -> None:
-        partitions = _partitions(self._store, assets)
+        infos = self._store.list()
+        partitions, with_parts = _partitions(infos, assets), tables_with_parts(infos)
         if not partitions:
             names = f" called {', '.join(assets)}" if assets else ""
             raise SettingsError(f"{self._store.url} holds no asset{names} yet")
         views = {}
         for asset, keys in sorted(partitions.items()):
             schema, name = view_name(asset)
-            files = [f"{asset}/{key}{_SUFFIX}" for key in sorted(keys)]
+            try:
+                of_keys = [files_of(self._store, f"{asset}/{key}{_SUFFIX}", with_parts) for key in sorted(keys)]
+            except (DamagedFileError, pl.exceptions.PolarsError) as error:
+                self.unreadable[asset] = str(SqlError(str(error).partition("\n")[0]))  # redacted
+                continue
+            files = [file for files in of_keys for file in files]
             all_days = self._create(asset, schema, name, files, keyed=True)
             long_name = name if schema == "main" else f"{schema}_{name}"
-            newest = self._create(asset, "latest", long_name, files[-1:], keyed=True)
+            newest = self._create(asset, "latest", long_name, of_keys[-1], keyed=True)
             if all_days and newest:
                 views[asset] = all_days, newest
         self._create_resolved(views)
@@ -217,7 +224,7 @@ class _Views:
             if not keyed:
                 self._connection.execute(f"CREATE VIEW {view} AS SELECT * FROM {source}")
             else:
-                self._create_keyed(view, schema, free, source)
+                self._create_keyed(view, schema, free, source, self._key_of_file(files))
         except duckdb.Error as error:
             self.unreadable[asset] = str(SqlError(str(error).partition("\n")[0]))  # redacted
             return None
@@ -263,8 +270,18 @@ class _Views:
             schemas.append((dict(zip(names, rows.types, strict=True)), alike))
         return schemas
 
-    def _create_keyed(self, view: str, schema: str, name: str, source: str) -> None:
-        key = f"parse_filename({sql_identifier(_FILE)}, true) AS {_PARTITION_KEY}"
+    def _key_of_file(self, files: Sequence[str]) -> str:
+        """Return the SQL of a row's partition: a file is called like it, or is below a folder that is."""
+        file, tables = sql_identifier(_FILE), [table for key in files if (table := table_of_part(key))]
+        named = f"parse_filename({file}, true)"
+        if not tables:
+            return named
+        folder = self._store.uri(f"{state_keys.PARTS}/{tables[0][0]}/")
+        below = f"split_part(substr({file}, {len(folder) + 1}), '/', 1)"
+        return f"CASE WHEN starts_with({file}, {sql_literal(folder)}) THEN {below} ELSE {named} END"
+
+    def _create_keyed(self, view: str, schema: str, name: str, source: str, key_of_file: str) -> None:
+        key = f"{key_of_file} AS {_PARTITION_KEY}"
         all_columns = f"* EXCLUDE ({sql_identifier(_FILE)})"
         self._connection.execute(f"CREATE VIEW {view} AS SELECT {all_columns}, {key} FROM {source}")
         *columns, _ = self._columns(schema, name)
@@ -343,9 +360,9 @@ def view_name(asset: str) -> tuple[str, str]:
     return (group, re.sub(r"\W", "_", name)) if name else ("main", group)
 
 
-def _partitions(store: Store, assets: Sequence[str]) -> dict[str, list[str]]:
+def _partitions(infos: Sequence[ObjectInfo], assets: Sequence[str]) -> dict[str, list[str]]:
     partitions: dict[str, list[str]] = {}
-    for info in store.list():
+    for info in infos:
         asset, _, name = info.key.rpartition("/")
         if not name.endswith(_SUFFIX) or not asset or asset.startswith("_") or "/." in asset:
             continue  # folders of state (state_keys) begin with an underscore

@@ -27,6 +27,9 @@ OBSERVED: Final = "_observed"
 IDENTITY: Final = "_identity"
 """Caches of identity resolution: extracted links and the resolved state. To lose it: one full resolution."""
 
+PARTS: Final = "_parts"
+"""Files of partitions that have several (`parts`). To lose it: those partitions are damaged; build them again."""
+
 DECISIONS: Final = "_decisions"
 """Values of decisions whose file holds hashes, with the key. To lose it: these decisions hold no more."""
 
@@ -71,6 +74,7 @@ ALL: Final = (
     CATALOGUE,
     OBSERVED,
     IDENTITY,
+    PARTS,
     DECISIONS,
     CHECK_RESULTS,
     SYNC,

@@ -12,6 +12,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from heap_assets import clock
+from heap_assets.storage import LakeSql, state_keys
 from heap_assets_tests.pipelines.delivery_world import DAY, IDENTITY, NOW, World, users, why
 
 ENGINE = "  engine: {{spark: {{above_links: 0, parts: 2, cores: 2, memory: 1g, work: {work}}}}}\n"
@@ -62,6 +63,11 @@ def test_a_run_on_spark_stores_the_rows_of_the_native_engine_and_a_killed_one_le
         expected, stored = (one.lake.scan(asset, str(DAY)).collect() for one in (native, world))
         assert_frame_equal(stored, expected)
     assert not list(work.iterdir())
+    parts = [info.key for info in world.lake.store.list(f"{state_keys.PARTS}/identity/graph/{DAY}")]
+    assert len([key for key in parts if key.endswith(".parquet")]) > 1
+    with LakeSql(world.lake.store.url) as sql:
+        [identifiers] = sql.sql("SELECT count(*) FROM identity.graph").row(0)
+    assert identifiers == world.lake.scan("identity/graph", str(DAY)).collect().height
 
     world.write("heap/users", DAY, users((4, "dan@x.example")))
     before = {asset: world.lake.versions(asset) for asset in IDENTITY}
@@ -75,5 +81,6 @@ def test_a_run_on_spark_stores_the_rows_of_the_native_engine_and_a_killed_one_le
     assert not result.success
     assert "killed by signal 9" in why(result)
     assert {asset: world.lake.versions(asset) for asset in IDENTITY} == before
+    assert [info.key for info in world.lake.store.list(f"{state_keys.PARTS}/identity/graph/{DAY}")] == parts
     assert below, "Java is a child of the job"
     until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in below))

@@ -10,6 +10,7 @@ from polars.testing import assert_frame_equal
 
 from heap_assets import clock
 from heap_assets.orchestration.spark import launch
+from heap_assets.storage import state_keys
 from heap_assets.tables import GRAPH
 from heap_assets_tests.orchestration import spark_stubs
 from heap_assets_tests.pipelines.delivery_world import DAY, IDENTITY, NOW, World, users, why
@@ -52,6 +53,11 @@ def test_what_the_job_reports_becomes_the_day(native: World, tmp_path: Path, mon
     partition = world.lake.find(GRAPH, str(DAY))
     assert partition is not None
     assert partition.notes["why"] == "the spark engine keeps no state"
+    own = native.lake.find(GRAPH, str(DAY))
+    assert own is not None
+    assert (partition.rows, partition.inputs.versions.keys()) == (own.rows, own.inputs.versions.keys())
+    parts = [info.key for info in world.lake.store.list(f"{state_keys.PARTS}/{GRAPH}/{DAY}")]
+    assert [key.rpartition("/")[2] for key in parts] == ["part-0.parquet", "part-1.parquet"], "as the job wrote them"
     assert not list((tmp_path / "work").iterdir()), "what the job wrote is removed once it is stored"
 
 
@@ -80,4 +86,5 @@ def test_a_job_without_whole_results_fails_the_step_and_leaves_the_old_day(
     assert message in failure.message
     assert "ann@x" not in json.dumps([event.message for event in result.all_events])
     assert {asset: world.lake.versions(asset) for asset in IDENTITY} == before
+    assert world.lake.store.list(state_keys.PARTS) == []
     assert not list((tmp_path / "work").iterdir())

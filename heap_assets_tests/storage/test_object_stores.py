@@ -28,9 +28,9 @@ from heap_assets.activation import LeaseHeldError
 from heap_assets.activation.engine.lease import Lease
 from heap_assets.cli.tables import sql
 from heap_assets.demo import write_company
-from heap_assets.errors import MissingInputError, StaleWriterError
+from heap_assets.errors import DamagedFileError, MissingInputError, StaleWriterError
 from heap_assets.sources.heap_connect import FolderSource, Landing, LandingConfig, build_event_day
-from heap_assets.storage import Inputs, Lake, Status, Store
+from heap_assets.storage import Inputs, Lake, Parts, Status, Store, parts_folder
 from heap_assets.storage.sql import LakeSql, SqlError
 from heap_assets_tests.s3_server import s3_server
 
@@ -183,6 +183,29 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str
 
 def rows(*values: int) -> pl.DataFrame:
     return pl.DataFrame({"user_id": values, "email": [f"{value}@example.com" for value in values]})
+
+
+def test_a_partition_of_several_files_reads_as_one_in_every_store(place: tuple[str, dict[str, str]]) -> None:
+    lake = Lake.open(*place)
+    keys = tuple(f"{parts_folder('identity/graph', '2026-11-01', 'run')}/piece={n}/part.parquet" for n in (0, 1))
+    for number, key in enumerate(keys):
+        lake.store.sink(key, rows(number))
+    lake.write("identity/graph", "2026-11-01", Parts(rows(0).schema, keys, 2), Inputs({"a": "1"}))
+    assert lake.scan("identity/graph", "2026-11-01").collect().equals(rows(0, 1))
+    partition = lake.find("identity/graph", "2026-11-01")
+    assert partition is not None
+    assert (partition.rows, partition.inputs.versions) == (2, {"a": "1"})
+    with LakeSql(*place) as sql:
+        assert sql.sql("SELECT user_id, partition_key FROM identity.graph ORDER BY 1").rows() == [
+            (0, "2026-11-01"),
+            (1, "2026-11-01"),
+        ]
+    assert lake.tidy_parts() == 0
+    lake.store.delete(keys[1])
+    with pytest.raises(DamagedFileError, match="is gone"):
+        lake.scan("identity/graph", "2026-11-01")
+    lake.delete("identity/graph", "2026-11-01")
+    assert lake.store.list() == []
 
 
 def test_a_partition_comes_back_with_its_inputs(place: tuple[str, dict[str, str]]) -> None:

@@ -40,6 +40,8 @@ class Resolution:
     graph_writer
         Writes :attr:`graph` as a Parquet file with metadata in its footer, for engines that are faster at it than the
         lazy frame.
+    graph_files
+        The files of :attr:`graph` in order, by their keys in the timeline's store, if the engine wrote them there.
     """
 
     graph: pl.LazyFrame
@@ -48,6 +50,7 @@ class Resolution:
     profiles: int
     identifiers: int
     graph_writer: Callable[[Path, Mapping[str, str] | None], None] | None = field(default=None, repr=False)
+    graph_files: tuple[str, ...] = field(default=(), repr=False)
 
     def write_graph(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
         """Write :attr:`graph` as a Parquet file; `metadata` goes into its footer."""

@@ -88,7 +88,7 @@ def identity(project: Project) -> dg.AssetsDefinition:
 
 def _store(project: Project, path: str, day: date, table_day: BuiltTable) -> dict[str, Any]:
     written = project.lake.write(
-        path, str(day), table_day.writer or table_day.frame, table_day.inputs, notes=table_day.notes
+        path, str(day), table_day.parts or table_day.writer or table_day.frame, table_day.inputs, notes=table_day.notes
     )
     schema = table_schema(project.lake.scan(path, str(day)).collect_schema())
     plain = {name: value for name, value in table_day.notes.items() if isinstance(value, int | float | str)}

@@ -30,7 +30,8 @@ from heap_assets.orchestration.spark.local import ThisMachine
 from heap_assets.orchestration.spark.over_http import Databricks, Dataproc
 from heap_assets.orchestration.spark.pipes import StoredMessages, StoredOrders
 from heap_assets.project import Project, spark_tuning
-from heap_assets.storage import Store
+from heap_assets.storage import Store, parts_folder
+from heap_assets.tables import GRAPH
 
 SCRIPT = Path(orchestration.__path__[0]) / "spark_job.py"
 _LOCAL_POLL_SECONDS = 0.5
@@ -47,13 +48,14 @@ def engine_of_run(project: Project, context: dg.AssetExecutionContext, day: str)
     if isinstance(engine, str):
         yield None
         return
-    spark = engine.spark
-    work = _work(project, spark, f"{day}-{context.run.run_id[:8]}-{uuid.uuid4().hex[:8]}")
+    spark, name = engine.spark, f"{context.run.run_id[:8]}-{uuid.uuid4().hex[:8]}"
+    work, graph = _work(project, spark, f"{day}-{name}"), parts_folder(GRAPH, day, name)
     job = _Job(context, spark, work, cluster_of(spark, project.allowed_hosts), day)
     try:
-        yield SparkJob(spark_tuning(spark), work, job.run, is_local=spark.cluster == "local")
+        yield SparkJob(spark_tuning(spark), work, job.run, graph, is_local=spark.cluster == "local")
     finally:
         remove_spark_folder(work)
+        project.lake.discard_parts(graph)
 
 
 def cluster_of(spark: AnySpark, allowed: AllowedHosts) -> Cluster:

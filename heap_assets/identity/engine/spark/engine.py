@@ -26,6 +26,7 @@ from heap_assets.identity.engine.spark.groups import ROWS_OF_TABLES, resolve_gro
 from heap_assets.identity.engine.spark.results import (
     BETWEEN,
     FOLDER,
+    GRAPH,
     RESULT,
     TABLES,
     fits_one_machine,
@@ -73,7 +74,8 @@ class SparkEngine:
         between, result = (Scratch(spark, Store(str(folder / name))) for name in (BETWEEN, RESULT))
         between.store.sink(_LINKS, as_links(links))
         rows = spark.read.schema(spark_schema(LINKS)).parquet(between.uri(_LINKS))
-        written = resolve_rows(rows, rules, self.tuning, between, result)
+        graph = Scratch(spark, result.store.child(GRAPH))
+        written = resolve_rows(rows, rules, self.tuning, between, result, graph)
         return resolution_of(result.store, written.profiles, written.identifiers), notes_of(written.rounds)
 
 
@@ -88,9 +90,11 @@ class WrittenTables:
 
 
 def resolve_rows(
-    rows: DataFrame, rules: Rules, tuning: SparkTuning, between: Scratch, result: Scratch
+    rows: DataFrame, rules: Rules, tuning: SparkTuning, between: Scratch, result: Scratch, graph: Scratch
 ) -> WrittenTables:
-    """Resolve rows of links and write the tables below `result`, each in its order; `between` is removed.
+    """Resolve rows of links and write the tables, each in its order; `between` is removed.
+
+    `graph` is where that table goes, `result` where the others go.
 
     Raises
     ------
@@ -112,13 +116,13 @@ def resolve_rows(
         .mapInArrow(resolve_groups(rules, tuning.rows_at_once), ROWS_OF_TABLES)
     )
     resolved = between.stored(grouped, "resolved")
-    _write_tables(resolved, rules, tuning.parts, result)
+    _write_tables(resolved, rules, tuning.parts, result, graph)
     counts = {row[0]: row[1] for row in resolved.groupBy("table").count().collect()}
-    is_graph = F.col("table") == "graph"
+    is_graph = F.col("table") == GRAPH
     profiles = resolved.filter(is_graph).agg(F.count_distinct("profile_id")).first()[0]
     between.remove()
     by_table = {table: counts.get(table, 0) for table in TABLES}
-    return WrittenTables(profiles, by_table["graph"], rounds, by_table)
+    return WrittenTables(profiles, by_table[GRAPH], rounds, by_table)
 
 
 def _check_size(labels: DataFrame, tuning: SparkTuning) -> None:
@@ -131,16 +135,16 @@ def _check_size(labels: DataFrame, tuning: SparkTuning) -> None:
         )
 
 
-def _write_tables(resolved: DataFrame, rules: Rules, parts: int, result: Scratch) -> None:
+def _write_tables(resolved: DataFrame, rules: Rules, parts: int, result: Scratch, graph: Scratch) -> None:
     """Write each table in its order: files sorted by name have it."""
     tables = {table: resolved.filter(F.col("table") == table).select(*TABLES[table].names()) for table in TABLES}
     # profile ids are uniform, so slices of their range are known without looking at any
     number = F.conv(F.substring("profile_id", 1, _DIGITS), 16, 10).cast("long")
     piece = F.coalesce(F.floor(number * parts / 16**_DIGITS).cast("int"), F.lit(parts))
     order = ["piece", F.col("profile_id").asc_nulls_last(), _rank("identifier_type", rules), "identifier"]
-    graph = tables["graph"].withColumn("piece", F.lpad(piece.cast("string"), 10, "0"))
-    graph = graph.repartition(parts, "piece").sortWithinPartitions(*order)
-    graph.write.partitionBy("piece").option("compression", "zstd").parquet(result.uri("graph"))
+    pieces = tables[GRAPH].withColumn("piece", F.lpad(piece.cast("string"), 10, "0"))
+    pieces = pieces.repartition(parts, "piece").sortWithinPartitions(*order)
+    pieces.write.partitionBy("piece").option("compression", "zstd").parquet(graph.uri())
     ends = [_rank("type_a", rules), "value_a", _rank("type_b", rules), "value_b"]
     result.stored(tables["conflicts"].orderBy(*ends), "conflicts")
     values = [_rank("identifier_type", rules), "identifier", _rank("stronger_type", rules)]

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from heap_assets.identity.engine.spark.engine import resolve_rows
 from heap_assets.identity.engine.spark.groups import spark_schema
 from heap_assets.identity.engine.spark.orders import JobOrders
-from heap_assets.identity.engine.spark.results import BETWEEN, RESULT
+from heap_assets.identity.engine.spark.results import BETWEEN, GRAPH, RESULT
 from heap_assets.identity.engine.spark.scratch import Scratch, spark_uri
 from heap_assets.identity.engine.spark.session import session, with_settings
 from heap_assets.identity.schemas import LINKS
@@ -33,13 +33,14 @@ def run_job(values: Mapping[str, Any]) -> dict[str, Any]:
     result = Scratch(spark, store.child(RESULT))
     uris = [spark_uri(link) for link in orders.links]
     rows = spark.read.schema(spark_schema(LINKS)).parquet(*uris)
-    written = resolve_rows(rows, orders.rules, orders.tuning, between, result)
+    graph = Scratch(spark, orders.graph_store or result.store.child(GRAPH))
+    written = resolve_rows(rows, orders.rules, orders.tuning, between, result, graph)
     return {
         "profiles": written.profiles,
         "identifiers": written.identifiers,
         "rounds": written.rounds,
         "rows": written.rows,
-        "files": {table: len(result.files(table)) for table in written.rows},
+        "files": {table: len(graph.files() if table == GRAPH else result.files(table)) for table in written.rows},
         "digest": orders.rules.digest,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import polars as pl
@@ -11,6 +11,7 @@ import polars as pl
 from heap_assets.identity.engine.base import Engine, LinksOfDay, Resolution
 from heap_assets.identity.engine.spark.orders import JobOrders, SparkJobError
 from heap_assets.identity.engine.spark.results import (
+    GRAPH,
     RESULT,
     TABLES,
     fits_one_machine,
@@ -43,6 +44,9 @@ class SparkJob:
         The store of this job alone, below which it is to write; whoever made it removes it, once the tables are stored.
     launch
         See :data:`Launch`.
+    graph_folder
+        Folder of the timeline's store into which the job writes the graph, so that no single process writes it; None:
+        it is written below `work`.
     is_local
         Whether the job starts a Spark of its own on this machine. It cannot open an object store then, so links that
         lie in one are handed to it as a file.
@@ -51,6 +55,7 @@ class SparkJob:
     tuning: SparkTuning
     work: Store
     launch: Launch
+    graph_folder: str | None = None
     is_local: bool = False
 
     def resolve(self, links: pl.LazyFrame, rules: Rules) -> Resolution:
@@ -65,24 +70,35 @@ class SparkJob:
             return _native().advance(store, links, rules)
         if self.is_local and not store.is_local:
             return self._resolved([self._handed_over(links.links)], rules)
-        return self._resolved([store.uri(key) for key in links.files], rules)
+        return self._resolved([store.uri(key) for key in links.files], rules, store)
 
     def _handed_over(self, links: pl.LazyFrame) -> str:
         self.work.sink(_LINKS, as_links(links))
         return self.work.uri(_LINKS)
 
-    def _resolved(self, links: Sequence[str], rules: Rules) -> tuple[Resolution, dict[str, Any]]:
+    def _resolved(
+        self, links: Sequence[str], rules: Rules, timeline: Store | None = None
+    ) -> tuple[Resolution, dict[str, Any]]:
         if not links:
             links = [self._handed_over(pl.LazyFrame(schema=LINKS))]
-        orders = JobOrders(tuple(links), rules, self.tuning, self.work.url, self.work.options, self.is_local)
+        own = timeline.child(self.graph_folder) if timeline and self.graph_folder else None
+        orders = JobOrders(
+            *(tuple(links), rules, self.tuning, self.work.url, self.work.options, self.is_local),
+            graph=own.url if own else None,
+            graph_options=own.options if own else {},
+        )
         report = self.launch(orders.values())
         if report is None:
             raise SparkJobError(
                 "the Spark job ended well without reporting results, so nothing of it was taken: look at its own log"
             )
         result = self.work.child(RESULT)
-        _check(report, result, rules)
-        return resolution_of(result, report["profiles"], report["identifiers"]), notes_of(report["rounds"])
+        _check(report, result, own or result.child(GRAPH), rules)
+        resolution = resolution_of(result, report["profiles"], report["identifiers"], own)
+        if own:
+            files = tuple(f"{self.graph_folder}/{key}" for key in result_files(own, ""))
+            resolution = replace(resolution, graph_files=files)
+        return resolution, notes_of(report["rounds"])
 
 
 def _native() -> Engine:
@@ -91,15 +107,16 @@ def _native() -> Engine:
     return NativeEngine()
 
 
-def _check(report: Mapping[str, Any], result: Store, rules: Rules) -> None:
+def _check(report: Mapping[str, Any], result: Store, graph: Store, rules: Rules) -> None:
     """Raise SparkJobError unless what is stored is what the job reports."""
     if report["digest"] != rules.digest:
         raise SparkJobError("the Spark job resolved by other rules than it was given: its results were not taken")
     for table, schema in TABLES.items():
-        files = len(result_files(result, table))
-        rows = int(scan_result(result, table, schema).select(pl.len()).collect().item())
+        store, name = (graph, "") if table == GRAPH else (result, table)
+        files = len(result_files(store, name))
+        rows = int(scan_result(store, name, schema).select(pl.len()).collect().item())
         if (files, rows) != (report["files"][table], report["rows"][table]):
             raise SparkJobError(
                 f"the Spark job reports {report['rows'][table]} rows of {table} in {report['files'][table]} files, and "
-                f"{rows} in {files} are in {result.url}: its results were not taken"
+                f"{rows} in {files} are in {store.url}: its results were not taken"
             )

@@ -40,6 +40,8 @@ class JobOrders:
         Addresses of the Parquet files of the links as of a day.
     folder, options
         The store below which the job writes, and its options without credentials: those are of the cluster's role.
+    graph, graph_options
+        The store of the graph's files, likewise; that of all tables unless given.
     is_local
         Whether the job starts a Spark of its own, on its machine.
     """
@@ -50,6 +52,8 @@ class JobOrders:
     folder: str
     options: Mapping[str, str] = field(default_factory=dict)
     is_local: bool = False
+    graph: str | None = None
+    graph_options: Mapping[str, str] = field(default_factory=dict)
 
     def values(self) -> dict[str, Any]:
         """Return the orders as JSON can hold them."""
@@ -62,6 +66,8 @@ class JobOrders:
             "folder": self.folder,
             "options": public_options(self.options),
             "is_local": self.is_local,
+            "graph": self.graph,
+            "graph_options": public_options(self.graph_options),
         }
 
     @classmethod
@@ -87,12 +93,19 @@ class JobOrders:
             folder=values["folder"],
             options=values["options"],
             is_local=values["is_local"],
+            graph=values["graph"],
+            graph_options=values["graph_options"],
         )
 
     @property
     def store(self) -> Store:
         """Where the job writes."""
         return Store(self.folder, self.options)
+
+    @property
+    def graph_store(self) -> Store | None:
+        """Where the job writes the graph, if it is not below :attr:`store`."""
+        return None if self.graph is None else Store(self.graph, self.graph_options)
 
 
 @cache

@@ -7,12 +7,13 @@ from typing import Any, Final
 
 import polars as pl
 
+from heap_assets.identity import schemas
 from heap_assets.identity.engine.base import Resolution
 from heap_assets.identity.engine.spark.tuning import SparkTuning
-from heap_assets.identity.schemas import CONFLICTS, GRAPH, SHARED
 from heap_assets.storage import Store
 
-TABLES: Final = {"graph": GRAPH, "conflicts": CONFLICTS, "shared": SHARED}
+GRAPH: Final = "graph"
+TABLES: Final = {GRAPH: schemas.GRAPH, "conflicts": schemas.CONFLICTS, "shared": schemas.SHARED}
 BETWEEN: Final = "between"
 RESULT: Final = "result"
 """Folders of a run: what its steps hand to one another, and its tables."""
@@ -41,10 +42,11 @@ def scan_result(store: Store, name: str, schema: pl.Schema) -> pl.LazyFrame:
     return frame.select(columns)
 
 
-def resolution_of(store: Store, profiles: int, identifiers: int) -> Resolution:
-    """Return the tables below a store, read lazily."""
-    graph, conflicts, shared = (scan_result(store, table, schema) for table, schema in TABLES.items())
-    return Resolution(graph, conflicts, shared, profiles=profiles, identifiers=identifiers)
+def resolution_of(store: Store, profiles: int, identifiers: int, graph: Store | None = None) -> Resolution:
+    """Return the tables below a store, read lazily; `graph`: the store of the graph's files, if that is another."""
+    rows = scan_result(graph or store.child(GRAPH), "", schemas.GRAPH)
+    conflicts, shared = (scan_result(store, table, TABLES[table]) for table in TABLES if table != GRAPH)
+    return Resolution(rows, conflicts, shared, profiles=profiles, identifiers=identifiers)
 
 
 def notes_of(rounds: int) -> dict[str, Any]:

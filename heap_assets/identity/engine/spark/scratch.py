@@ -23,7 +23,7 @@ class Scratch:
         frame.write.option("compression", "zstd").parquet(self.uri(name))
         return self.spark.read.schema(frame.schema).parquet(self.uri(name))
 
-    def files(self, name: str) -> list[str]:
+    def files(self, name: str = "") -> list[str]:
         """Return the keys of the Parquet files below a name, in order."""
         return result_files(self.store, name)
 
@@ -36,9 +36,9 @@ class Scratch:
         self.store.sink(f"{name}/part.parquet", frame)
         return self.spark.read.parquet(self.uri(name))
 
-    def uri(self, name: str) -> str:
+    def uri(self, name: str = "") -> str:
         """Return the address at which Spark finds what is below a name."""
-        return spark_uri(self.store.uri(name))
+        return spark_uri(self.store.uri(name) if name else self.store.url)
 
     def remove(self) -> None:
         """Remove all files."""
