@@ -15,6 +15,7 @@ from heap_assets.pipelines.events import (
     days_of,
     event_frames,
     event_schema,
+    heap_events_by_user,
     heap_rows_of_all,
     messages_named,
     table_of_event,
@@ -28,6 +29,7 @@ from heap_assets.profiles import (
     event_stream,
     events_needed,
     in_order,
+    users_of_graph,
     with_audience,
     with_behaviour,
     with_top_pages,
@@ -215,8 +217,14 @@ def audience_facts(
     Raises SettingsError for an event that no table holds.
     """
     signals = [event for event in events_needed(audiences) if is_signal(event)]
-    events = event_frames(project, [*audience_reach(project, audiences), *signals], graph, events_window)
-    return Facts(events, events_window.as_of, accounts_of_day(project, events_window.day))
+    tables = list(audience_reach(project, audiences))
+    return Facts(
+        event_frames(project, [*tables, *signals], graph, events_window),
+        events_window.as_of,
+        accounts_of_day(project, events_window.day),
+        heap_events_by_user(project, tables, events_window),
+        users_of_graph(graph).collect(engine="streaming").lazy(),  # once for all audiences
+    )
 
 
 def accounts_of_day(project: Project, day: date) -> Accounts | None:

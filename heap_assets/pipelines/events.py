@@ -16,12 +16,21 @@ import polars as pl
 
 from heap_assets.errors import SettingsError
 from heap_assets.identity import assign
-from heap_assets.profiles import event_table, events_of_profiles
+from heap_assets.profiles import event_table, events_by_user, events_of_profiles
 from heap_assets.project import Project
 from heap_assets.signals import FIRED, FIRINGS
 from heap_assets.sources.heap_connect import OWN_MARK, without_own
 from heap_assets.sources.inbox import message_numbers
-from heap_assets.tables import MODELS, event_asset, heap_asset, is_inbox_table, is_model, is_signal, model_asset
+from heap_assets.tables import (
+    MODELS,
+    event_asset,
+    heap_asset,
+    is_heap_event,
+    is_inbox_table,
+    is_model,
+    is_signal,
+    model_asset,
+)
 from heap_assets.values import PRIVATE, as_moment, as_text, set_apart
 
 _TYPES: dict[str, pl.DataType] = {
@@ -90,6 +99,15 @@ def event_frames(
 ) -> dict[str, pl.LazyFrame]:
     """Return events by name, each with the profile of every row; of signals, what fired before the day."""
     return {table: _frame(project, table, graph, events_window) for table in tables}
+
+
+def heap_events_by_user(project: Project, tables: Iterable[str], events_window: Window) -> dict[str, pl.LazyFrame]:
+    """Return the rows that :func:`event_frames` reads of those that are Heap tables, by user and not by profile."""
+    return {
+        table: events_by_user(heap_rows(project, table, events_window.days.get(table, ())))
+        for table in tables
+        if is_heap_event(table)
+    }
 
 
 def _frame(project: Project, table: str, graph: pl.LazyFrame, events_window: Window) -> pl.LazyFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -53,11 +53,18 @@ class Facts:
         The moment that windows count back from: the end of the partition's day.
     accounts
         Of `account_properties`; None: there are none.
+    by_user
+        The same rows of tables that name users of Heap, with user_id in place of profile_id: events are counted by user
+        before their profile is looked up, which takes half of the time.
+    users
+        user_id, profile_id: whose these rows are.
     """
 
     events: Mapping[str, pl.LazyFrame]
     as_of: datetime
     accounts: Accounts | None = None
+    by_user: Mapping[str, pl.LazyFrame] = field(default_factory=dict)
+    users: pl.LazyFrame | None = None
 
 
 def members(
@@ -125,15 +132,24 @@ def events_needed(audiences: Sequence[Audience]) -> dict[str, float | None]:
     return needed
 
 
+def users_of_graph(graph: pl.LazyFrame) -> pl.LazyFrame:
+    """Return user_id Int64, profile_id of the users of Heap in a graph, without those that are shared."""
+    return graph.filter(
+        (pl.col("identifier_type") == HEAP_USER_ID) & ~pl.col("shared") & pl.col("profile_id").is_not_null()
+    ).select(pl.col("identifier").cast(pl.Int64).alias("user_id"), "profile_id")
+
+
 def events_of_profiles(rows: pl.LazyFrame, graph: pl.LazyFrame) -> pl.LazyFrame:
     """Add `profile_id` to rows of a Heap event table, by `user_id`; rows of a shared or unknown user are left out.
 
     A property that is called so goes under another name (:mod:`heap_assets.values`).
     """
-    users = graph.filter(
-        (pl.col("identifier_type") == HEAP_USER_ID) & ~pl.col("shared") & pl.col("profile_id").is_not_null()
-    ).select(pl.col("identifier").cast(pl.Int64).alias("user_id"), "profile_id")
-    return rows.rename(set_apart(rows.collect_schema(), _OWN)).join(users, on="user_id")
+    return events_by_user(rows).join(users_of_graph(graph), on="user_id")
+
+
+def events_by_user(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Return rows of a Heap event table with the column names of :func:`events_of_profiles`, without profiles."""
+    return rows.rename(set_apart(rows.collect_schema(), _OWN))
 
 
 def meeting(audience: Audience, candidates: pl.LazyFrame, facts: Facts) -> pl.LazyFrame:
@@ -211,8 +227,11 @@ def rows_of(criterion: EventCriterion, facts: Facts) -> tuple[str, pl.LazyFrame,
 
 def counts_of(criterion: EventCriterion, facts: Facts) -> pl.LazyFrame:
     """Return profile_id, count Int64: events that meet the criterion, of those who did any."""
-    _, rows, meets = rows_of(criterion, facts)
-    return rows.filter(meets).group_by("profile_id").agg(count=pl.len().cast(pl.Int64))
+    table, rows, meets = rows_of(criterion, facts)
+    if facts.users is None or table not in facts.by_user:
+        return rows.filter(meets).group_by("profile_id").agg(count=pl.len().cast(pl.Int64))
+    of_users = facts.by_user[table].filter(meets).group_by("user_id").agg(count=pl.len().cast(pl.Int64))
+    return of_users.join(facts.users, on="user_id").group_by("profile_id").agg(pl.col("count").sum())
 
 
 def _counting(candidates: pl.LazyFrame, criterion: EventCriterion, facts: Facts, *, negated: bool) -> pl.LazyFrame:

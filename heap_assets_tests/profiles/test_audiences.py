@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,9 +15,13 @@ from hypothesis import strategies as st
 from heap_assets.errors import SettingsError
 from heap_assets.profiles import audience_schema, event_table, parse_audience
 from heap_assets.profiles.audiences import (
+    Facts,
+    events_by_user,
     events_needed,
     events_of_profiles,
+    meeting,
     members,
+    users_of_graph,
     with_audiences,
 )
 from heap_assets.yaml_core import read_yaml
@@ -382,3 +387,28 @@ def test_an_unquoted_number_is_a_number_for_a_column_of_numbers() -> None:
     definition = read_yaml("user_properties: {value: {gt: 1.10}}\n", "file")
     inside = members(parse_audience("a", definition), profiles, {}, datetime(2026, 1, 2, tzinfo=UTC))
     assert inside.collect()["profile_id"].to_list() == ["b"]
+
+
+USERS_OF_EVENTS = st.lists(st.tuples(st.one_of(st.none(), st.integers(1, 6)), st.integers(-3, 3)), max_size=20)
+OWNERS = st.dictionaries(st.integers(1, 7), st.sampled_from(["ann", "bob", "cyd"]), max_size=6)
+
+
+@settings(deadline=None)
+@given(USERS_OF_EVENTS, OWNERS, st.sampled_from([{"gte": 2}, {"lt": 2}, {"eq": 1}, {"gte": 1, "lt": 4}]))
+def test_events_counted_by_user_are_those_of_profiles(
+    events: list[tuple[int | None, int]], owners: dict[int, str], count: dict[str, Any]
+) -> None:
+    at = {"time": [AS_OF - timedelta(hours=hours + 0.5) for _, hours in events]}
+    users = {"user_id": [user for user, _ in events]}
+    rows = pl.LazyFrame({**users, **at}, schema={"user_id": pl.Int64, "time": pl.Datetime("us", "UTC")})
+    graph = pl.LazyFrame(
+        [("heap_user_id", str(user), name, False) for user, name in owners.items()],
+        schema={"identifier_type": pl.String, "identifier": pl.String, "profile_id": pl.String, "shared": pl.Boolean},
+        orient="row",
+    )
+    profiles = pl.LazyFrame({"profile_id": ["ann", "bob", "cyd", "dan"]})
+    audience = parse_audience("a", {"events": [{"type": "e", "count": count, "within_days": 1}]})
+    joined = Facts({"e": events_of_profiles(rows, graph)}, AS_OF)
+    by_user = replace(joined, by_user={"e": events_by_user(rows)}, users=users_of_graph(graph).collect().lazy())
+    sides = [meeting(audience, profiles, facts).collect()["profile_id"].to_list() for facts in (joined, by_user)]
+    assert sides[0] == sides[1]
