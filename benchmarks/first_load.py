@@ -69,7 +69,7 @@ def write_bucket(folder: Path, dumps: int, tables: int, rows: int) -> None:
             name = f"event_{table:03d}"
             records = [
                 {"event_id": number * 1000 + row, "user_id": row % _PEOPLE, "session_id": row, "device": "phone",
-                 "time": f"{day:%Y-%m-%d} 12:{row // 60 % 60:02d}:{row % 60:02d}", "country": "NL",
+                 "time": f"{day:%Y-%m-%d} 12:{row // 60 % 60:02d}:{row % 60:02d}.000000", "country": "NL",
                  "plan": f"plan {row % 3}", "path": f"/{table}"}
                 for row in range(rows)
             ]  # fmt: skip

@@ -74,7 +74,8 @@ _AT_ONCE = 2
 class Downloads:
     """Local copies of a source's files in a folder; only a few are fetched before they are asked for.
 
-    `files`: in the order in which they will be asked for.
+    `files`: in the order in which they will be asked for. A single one is fetched by whoever asks: starting a thread
+    takes longer than landing some rows.
     """
 
     def __init__(self, source: DumpSource, files: Sequence[SourceFile], folder: Path) -> None:
@@ -82,9 +83,10 @@ class Downloads:
         self._waiting = list(enumerate(files))[::-1]
         self._folder = folder
         self._under_way: dict[str, Future[Path]] = {}
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch")
-        for _ in range(_AHEAD):
-            self._begin_next()
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch") if len(files) > 1 else None
+        if self._pool:
+            for _ in range(_AHEAD):
+                self._begin_next(self._pool)
 
     def __enter__(self) -> Downloads:
         return self
@@ -92,12 +94,16 @@ class Downloads:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _at: TracebackType | None
     ) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
 
     def take(self, file: SourceFile) -> Path:
         """Return where a file can be read, once each; SourceError if it is not, or no longer, as listed."""
+        if self._pool is None:
+            number, file = self._waiting.pop()
+            return self._source.fetch(file.uri, self._target(number), file.etag)
         fetched = self._under_way.pop(file.uri)
-        self._begin_next()
+        self._begin_next(self._pool)
         return fetched.result()
 
     def discard(self, path: Path) -> bool:
@@ -107,8 +113,10 @@ class Downloads:
         path.unlink()
         return True
 
-    def _begin_next(self) -> None:
+    def _begin_next(self, pool: ThreadPoolExecutor) -> None:
         if self._waiting:
             number, file = self._waiting.pop()
-            target = self._folder / f"{number}.avro"
-            self._under_way[file.uri] = self._pool.submit(self._source.fetch, file.uri, target, file.etag)
+            self._under_way[file.uri] = pool.submit(self._source.fetch, file.uri, self._target(number), file.etag)
+
+    def _target(self, number: int) -> Path:
+        return self._folder / f"{number}.avro"
