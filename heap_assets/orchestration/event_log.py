@@ -29,7 +29,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -219,12 +219,9 @@ class EventLog(SqliteEventLogStorage):
         context = arguments[4]
         if self._own.turn is None and (context is None or context.isinsert or context.isupdate or context.isdelete):
             descriptor = os.open(f"{self.path_for_shard(INDEX_SHARD_NAME)}.turn", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # a process that is killed gives it back
-            except BaseException:
-                os.close(descriptor)
-                raise
             self._own.turn = descriptor
+            with suppress(OSError):  # where files have no such locks, SQLite's own keep writers apart, less fairly
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # a process that is killed gives it back
 
     def _engine(self, shard: str) -> Engine:
         """Return the engine of a file that was opened before, unless it has been wiped or replaced since."""

@@ -23,6 +23,7 @@ from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log.schema import AssetKeyTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 
+from heap_assets.orchestration import event_log
 from heap_assets.orchestration.event_log import EventLog, batch_check_events
 from heap_assets_tests.orchestration.company_platform import ROOT
 from heap_assets_tests.orchestration.killed_writer import CHECKS, TABLES, run, toy_job
@@ -126,6 +127,16 @@ def test_a_process_that_writes_without_a_pause_lets_others_write(home: Path) -> 
         assert numbers(instance) == list(range(30))
     # two writes an event: each waits for a batch or two
     assert batches < 100
+
+
+def test_events_are_written_where_files_cannot_be_locked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(event_log.fcntl, "flock", refuse)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        report(instance, 1)
+        assert numbers(instance) == [1]
 
 
 def test_a_thread_that_reads_does_not_wait_for_one_that_writes(home: Path) -> None:
