@@ -9,7 +9,7 @@ import time
 from heap_assets.config import Settings
 from heap_assets.errors import HeapAssetsError
 from heap_assets.http_client import AllowedHosts, Answer, HttpClient
-from heap_assets.project import allowed_hosts, catalogue_bytes, load_catalogue
+from heap_assets.project import allowed_hosts, catalogue_files, parse_catalogue
 from heap_assets.storage import Lake
 
 _POLL_SECONDS = 2.0
@@ -47,14 +47,16 @@ def _reload(settings: Settings) -> None:
 def reload_when_the_catalogue_changes(settings: Settings, url: str) -> None:
     """Watch the catalogue for ever and reload the code locations of `url` whenever it has changed."""
     lake = Lake.open(settings.lake.url, settings.lake.options)
-    loaded, read = load_catalogue(settings, lake), catalogue_bytes(settings, lake)
+    files = catalogue_files(settings, lake)
+    loaded = parse_catalogue(files)
     while True:
         time.sleep(_POLL_SECONDS)
-        if (changed := catalogue_bytes(settings, lake)) == read:  # reading a large one takes a second
-            continue
         try:
-            current = load_catalogue(settings, lake)
+            changed = catalogue_files(settings, lake)
+            if changed == files:  # parsing a large one takes a second
+                continue
+            current = parse_catalogue(changed)
         except HeapAssetsError:
             continue  # half edited by hand: the next poll sees the whole
         if current == loaded or reload_code_locations(url, allowed_hosts(settings)):
-            loaded, read = current, changed
+            loaded, files = current, changed

@@ -248,7 +248,6 @@ class EventLog(SqliteEventLogStorage):
         if (self.path_for_shard(shard), self._inode(shard)) not in _INITIALIZED:
             self._initdb(engine)
             _INITIALIZED.add((self.path_for_shard(shard), self._inode(shard)))
-        self._initialized_dbs.add(shard)
         engine.dispose()  # connections from before WAL mode was set lack the listener below
         event.listen(engine, "connect", _wait_at_checkpoints_only)
         if shard == INDEX_SHARD_NAME:

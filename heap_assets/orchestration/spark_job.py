@@ -24,11 +24,15 @@ from heap_assets.errors import HeapAssetsError
 from heap_assets.identity import run_spark_job
 from heap_assets.storage import Store
 
+ORDERS = "orders.json"
+MESSAGES = "messages"
+"""Names in the store of a job."""
+
 
 class _StoredOrders(PipesContextLoader):
     @contextmanager
     def load_context(self, params: Any) -> Iterator[Any]:
-        yield json.loads(Store(params["url"], params["options"]).read("orders.json"))
+        yield json.loads(Store(params["url"], params["options"]).read(ORDERS))
 
 
 class _StoredMessages(PipesBlobStoreMessageWriter[Any]):
@@ -42,7 +46,7 @@ class _Channel(PipesBlobStoreMessageWriterChannel):
         self._store = store
 
     def upload_messages_chunk(self, payload: IO[str], index: int) -> None:
-        self._store.write(f"messages/{index}.json", payload.read().encode())
+        self._store.write(f"{MESSAGES}/{index}.json", payload.read().encode())
 
 
 def main() -> None:

@@ -217,13 +217,17 @@ def audience_facts(
     Raises SettingsError for an event that no table holds.
     """
     signals = [event for event in events_needed(audiences) if is_signal(event)]
-    tables = list(audience_reach(project, audiences))
+    tables = audience_reach(project, audiences)
+    by_user = heap_events_by_user(project, tables, events_window)
+    users = users_of_graph(graph).collect(engine="streaming").lazy() if by_user else None  # once for all audiences
+    elsewhere = [name for name in (*tables, *signals) if name not in by_user]
     return Facts(
-        event_frames(project, [*tables, *signals], graph, events_window),
+        event_frames(project, elsewhere, graph, events_window)
+        | {name: rows.join(users, on="user_id") for name, rows in by_user.items() if users is not None},
         events_window.as_of,
         accounts_of_day(project, events_window.day),
-        heap_events_by_user(project, tables, events_window),
-        users_of_graph(graph).collect(engine="streaming").lazy(),  # once for all audiences
+        by_user,
+        users,
     )
 
 

@@ -102,7 +102,7 @@ def event_frames(
 
 
 def heap_events_by_user(project: Project, tables: Iterable[str], events_window: Window) -> dict[str, pl.LazyFrame]:
-    """Return the rows that :func:`event_frames` reads of those that are Heap tables, by user and not by profile."""
+    """Return the rows of those that are Heap tables, as :func:`event_frames` does but without their profiles."""
     return {
         table: events_by_user(heap_rows(project, table, events_window.days.get(table, ())))
         for table in tables

@@ -1,7 +1,7 @@
 """Settings, catalogue and lake of a deployment, opened once."""
 
 from heap_assets.project.allowed_hosts import allowed_hosts, check_publish_hosts, refused_hosts
-from heap_assets.project.catalogue import CATALOGUE_KEY, catalogue_bytes, is_writable, load_catalogue
+from heap_assets.project.catalogue import CATALOGUE_KEY, catalogue_files, is_writable, load_catalogue, parse_catalogue
 from heap_assets.project.environment import (
     Environment,
     check_apart,
@@ -31,7 +31,7 @@ __all__ = [
     "Names",
     "Project",
     "allowed_hosts",
-    "catalogue_bytes",
+    "catalogue_files",
     "check_apart",
     "check_environment",
     "check_publish_hosts",
@@ -46,6 +46,7 @@ __all__ = [
     "message_masker",
     "open_project",
     "owner_column",
+    "parse_catalogue",
     "parse_settings",
     "refused_hosts",
     "remember_environment",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from heap_assets.config import Settings
@@ -18,19 +19,24 @@ def load_catalogue(settings: Settings, lake: Lake) -> Catalogue:
 
     The lake is asked only where the file is read-only, so that loading needs no network elsewhere.
     """
-    catalogue = Catalogue.load(settings.catalogue)
-    if is_writable(settings.catalogue) or not lake.store.exists(CATALOGUE_KEY):
-        return catalogue
-    return catalogue.merged(Catalogue.parse(lake.store.read(CATALOGUE_KEY), lake.store.uri(CATALOGUE_KEY)))
+    return parse_catalogue(catalogue_files(settings, lake))
 
 
-def catalogue_bytes(settings: Settings, lake: Lake) -> tuple[bytes, ...]:
-    """Return what :func:`load_catalogue` reads, unread: equal bytes are an equal catalogue."""
+def catalogue_files(settings: Settings, lake: Lake) -> dict[str, bytes]:
+    """Return the texts that make the catalogue, by where they lie: equal texts are an equal catalogue."""
     path = settings.catalogue
-    files = [path.read_bytes()] if path.exists() else []
+    files = {str(path): path.read_bytes()} if path.exists() else {}
     if not is_writable(path) and lake.store.exists(CATALOGUE_KEY):
-        files.append(lake.store.read(CATALOGUE_KEY))
-    return tuple(files)
+        files[lake.store.uri(CATALOGUE_KEY)] = lake.store.read(CATALOGUE_KEY)
+    return files
+
+
+def parse_catalogue(files: Mapping[str, bytes]) -> Catalogue:
+    """Read what :func:`catalogue_files` returns; SettingsError names the key of a mistake."""
+    catalogue = Catalogue()
+    for where, text in files.items():
+        catalogue = catalogue.merged(Catalogue.parse(text, where))
+    return catalogue
 
 
 def is_writable(path: Path) -> bool:

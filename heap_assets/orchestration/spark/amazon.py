@@ -13,11 +13,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from heap_assets.config import EmrServerlessSpark, EmrSpark, GlueSpark
 from heap_assets.http_client import AllowedHosts, host_and_port
 from heap_assets.identity import SparkJobError
-from heap_assets.orchestration.spark.clusters import JobState, NoStateError, Submission
+from heap_assets.orchestration.spark.clusters import ON_YARN, PYTHON, UNPACKED, JobState, NoStateError, Submission
 
 T = TypeVar("T")
-_UNPACKED = "environment"
-_PYTHON = f"./{_UNPACKED}/bin/python"
 _MINUTES = 60
 _LEAST_MINUTES = 5
 """EMR Serverless takes no shorter time."""
@@ -63,10 +61,10 @@ class EmrServerless(_Amazon):
     def start(self, submission: Submission) -> str:
         """Start a job run. Without a timeout of its own the service would end it after twelve hours."""
         python = {
-            "spark.archives": f"{self._settings.archive}#{_UNPACKED}",
-            "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": _PYTHON,
-            "spark.emr-serverless.driverEnv.PYSPARK_PYTHON": _PYTHON,
-            "spark.executorEnv.PYSPARK_PYTHON": _PYTHON,
+            "spark.archives": f"{self._settings.archive}#{UNPACKED}",
+            "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": PYTHON,
+            "spark.emr-serverless.driverEnv.PYSPARK_PYTHON": PYTHON,
+            "spark.executorEnv.PYSPARK_PYTHON": PYTHON,
         }
         options = " ".join(_options({**python, **self._settings.conf}))
         logs = self._settings.log_uri
@@ -113,13 +111,8 @@ class Emr(_Amazon):
     def start(self, submission: Submission) -> str:
         """Start a cluster that ends with its step, or at once if that fails."""
         settings = self._settings
-        python = {
-            "spark.yarn.appMasterEnv.PYSPARK_PYTHON": _PYTHON,
-            "spark.executorEnv.PYSPARK_PYTHON": _PYTHON,
-            "spark.yarn.maxAppAttempts": "1",  # a second attempt would write beside what the first one wrote
-        }
-        command = ["spark-submit", "--deploy-mode", "cluster", "--archives", f"{settings.archive}#{_UNPACKED}"]
-        command += [*_options({**python, **settings.conf}), submission.script, *submission.arguments]
+        command = ["spark-submit", "--deploy-mode", "cluster", "--archives", f"{settings.archive}#{UNPACKED}"]
+        command += [*_options({**ON_YARN, **settings.conf}), submission.script, *submission.arguments]
         groups = (("MASTER", settings.driver_type, 1), ("CORE", settings.worker_type, settings.workers))
         request: dict[str, Any] = {
             "Name": submission.name,

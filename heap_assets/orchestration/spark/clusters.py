@@ -9,11 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from heap_assets.errors import HeapAssetsError
 from heap_assets.identity import SparkJobError
 
+UNPACKED: Final = "environment"
+PYTHON: Final = f"./{UNPACKED}/bin/python"
+"""The folder into which a cluster unpacks the archive, and Python in it."""
+ON_YARN: Final = {
+    "spark.yarn.appMasterEnv.PYSPARK_PYTHON": PYTHON,
+    "spark.executorEnv.PYSPARK_PYTHON": PYTHON,
+    "spark.yarn.maxAppAttempts": "1",  # a second attempt would write beside what the first one wrote
+}
+"""Settings of a job whose driver is on the cluster, too."""
 _SILENCES = 20
 """Looks in a row that may fail: a cloud that does not answer for a while says nothing about the job."""
 

@@ -10,12 +10,11 @@ from urllib.parse import quote
 from heap_assets.config import DatabricksSpark, DataprocSpark
 from heap_assets.http_client import AllowedHosts, HttpClient, NoAnswer
 from heap_assets.identity import SparkJobError
-from heap_assets.orchestration.spark.clusters import JobState, NoStateError, Submission
+from heap_assets.orchestration.spark.clusters import ON_YARN, UNPACKED, JobState, NoStateError, Submission
 
 _SECONDS = 60.0
 _OK = 200
 _LABEL = 63
-_UNPACKED = "environment"
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 
 
@@ -59,12 +58,9 @@ class Dataproc:
 
     def start(self, submission: Submission) -> str:
         """Submit a PySpark job; its id is the one that Dataproc gives it."""
-        python = f"./{_UNPACKED}/bin/python"
         properties = {
             "spark.submit.deployMode": "cluster",  # the archive is unpacked where the driver runs only this way
-            "spark.yarn.appMasterEnv.PYSPARK_PYTHON": python,
-            "spark.executorEnv.PYSPARK_PYTHON": python,
-            "spark.yarn.maxAppAttempts": "1",
+            **ON_YARN,
             **self._settings.conf,
         }
         job = {
@@ -73,7 +69,7 @@ class Dataproc:
             "pysparkJob": {
                 "mainPythonFileUri": submission.script,
                 "args": [*submission.arguments],
-                "archiveUris": [f"{self._settings.archive}#{_UNPACKED}"],
+                "archiveUris": [f"{self._settings.archive}#{UNPACKED}"],
                 "properties": properties,
             },
         }

@@ -15,10 +15,8 @@ import dagster as dg
 from dagster_pipes import PipesBlobStoreMessageWriter
 
 from heap_assets.identity import public_options
+from heap_assets.orchestration.spark_job import MESSAGES, ORDERS
 from heap_assets.storage import Store
-
-ORDERS = "orders.json"
-MESSAGES = "messages"
 
 
 def address(store: Store) -> dict[str, Any]:
